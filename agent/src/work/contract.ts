@@ -4,8 +4,7 @@
 // A stage is replayed, not resumed: after an agent restart its `run` is called again from the top, and every step that
 // has a name and was finished before answers from the attempt directory at once. So a stage must reach the same steps
 // from the same inputs, and do everything that costs time or money inside `process` or `once`.
-import type { FailureClass } from "@renderplane/proto/kernel/failure.ts";
-import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
+
 import type {
   CompleteRequest,
   CompleteResponse,
@@ -16,6 +15,8 @@ import type {
   Progress,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
+import type { FailureClass } from "@renderplane/proto/kernel/failure.ts";
+import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 
 /** A program that the agent may run, by role; machine/ knows the path. Never a shell. */
 export type Program = "ffmpeg" | "ffprobe" | "espeak-ng";

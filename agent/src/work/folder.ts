@@ -1,0 +1,145 @@
+// The folder of one attempt: the agent's journal and its contract with what it runs. Owns every name in it.
+//   spec.json    the offer, written durably before it is accepted     lease      renewed with every acknowledged heartbeat
+//   started      the Start arrived; which boot, when                  steps/     one folder a process (machine/process.ts)
+//   once/        answers of acts that must not be repeated            work/      cwd of the programs, inputs and outputs
+//   result.json  what will be said in Complete, written durably before it is sent
+// Keeps: a folder is either readable as a whole or moved to dead/; nothing is deleted before the control plane has answered.
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { CompleteRequest, Offer } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import type { Disk } from "./host.ts";
+
+/** Ids become folder names. Anything else is refused as an invalid spec. */
+export const attemptIdPattern = /^[A-Za-z0-9][A-Za-z0-9-]{0,63}$/;
+/** Unreadable folders that are kept for a person; the oldest goes first. */
+const maxDeadFolders = 20;
+const formatVersion = 1;
+
+export type Spec = { readonly offer: Offer; readonly bootId: string };
+/** Times of the monotonic clock of that boot, in milliseconds. */
+export type Started = { readonly bootId: string; readonly atMs: number };
+
+export type AttemptFolder = ReturnType<typeof attemptFolder>;
+
+export const attemptsRoot = (agentDir: string): string => join(agentDir, "attempts");
+
+export const attemptFolder = (agentDir: string, attemptId: string, disk: Disk) => {
+  const root = join(attemptsRoot(agentDir), attemptId);
+  const at = (name: string) => join(root, name);
+  return {
+    root,
+    workDir: at("work"),
+    leaseFile: at("lease"),
+    stepDir: (name: string) => join(root, "steps", name),
+    exists: () => existsSync(root),
+
+    /** Durable before the accept is sent: also the entry of the folder itself. */
+    writeSpec: (spec: Spec): void => {
+      mkdirSync(at("work"), { recursive: true, mode: 0o700 });
+      for (const name of ["steps", "once"]) mkdirSync(at(name), { recursive: true, mode: 0o700 });
+      disk.writeDurable(
+        at("spec.json"),
+        sealed(Offer.encode(spec.offer).finish(), spec.offer, { bootId: spec.bootId }),
+      );
+      disk.syncFolder(attemptsRoot(agentDir));
+    },
+    /** Throws when it is missing, cut or of another format. */
+    readSpec: (): Spec => {
+      const value = readObject(at("spec.json"));
+      if (typeof value.bootId !== "string") throw new Error("spec.json has no bootId");
+      const offer = Offer.decode(unseal(value));
+      if (offer.attemptId !== attemptId) throw new Error(`spec.json is of attempt ${offer.attemptId}`);
+      return { offer, bootId: value.bootId };
+    },
+
+    /** Not synced: it only has to outlive this process; after a reboot the attempt is over anyway. */
+    writeStarted: (started: Started): void => writeFileSync(at("started"), JSON.stringify(started), { mode: 0o600 }),
+    readStarted: (): Started | undefined => {
+      if (!existsSync(at("started"))) return undefined;
+      const value = readObject(at("started"));
+      if (typeof value.bootId !== "string" || typeof value.atMs !== "number")
+        throw new Error("started has no bootId and atMs");
+      return { bootId: value.bootId, atMs: value.atMs };
+    },
+
+    /** The shim ends the program when this text stays the same; the next agent reads from it how long it is trusted. */
+    writeLease: (renewedMs: number): void => writeFileSync(at("lease"), `${renewedMs.toFixed(3)}\n`, { mode: 0o600 }),
+    readLease: (): number | undefined => {
+      if (!existsSync(at("lease"))) return undefined;
+      const renewedMs = Number.parseFloat(readFileSync(at("lease"), "utf8"));
+      return Number.isFinite(renewedMs) ? renewedMs : undefined;
+    },
+
+    readOnce: (name: string): string | undefined => {
+      const path = join(root, "once", `${name}.json`);
+      return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+    },
+    writeOnce: (name: string, json: string): void => disk.writeDurable(join(root, "once", `${name}.json`), json),
+
+    writeResult: (request: CompleteRequest): void =>
+      disk.writeDurable(at("result.json"), sealed(CompleteRequest.encode(request).finish(), request)),
+    readResult: (): CompleteRequest | undefined =>
+      existsSync(at("result.json")) ? CompleteRequest.decode(unseal(readObject(at("result.json")))) : undefined,
+
+    /** Frees what the answer no longer needs; the journal stays. */
+    removeFiles: (): void => {
+      for (const name of ["work", "steps"]) rmSync(at(name), { recursive: true, force: true });
+    },
+    remove: (): void => rmSync(root, { recursive: true, force: true }),
+    /** Out of the way, for a person to look at. */
+    keep: (): void => moveAside(agentDir, attemptId, "kept"),
+    bury: (): void => moveAside(agentDir, attemptId, "dead"),
+  };
+};
+
+/** Names of all attempt folders, oldest first. Folders that cannot be an attempt are returned too: the caller buries them. */
+export const listAttempts = (agentDir: string): string[] => {
+  const root = attemptsRoot(agentDir);
+  mkdirSync(root, { recursive: true, mode: 0o700 });
+  return readdirSync(root)
+    .map((name) => ({ name, atMs: statSync(join(root, name)).mtimeMs }))
+    .sort((a, b) => a.atMs - b.atMs)
+    .map((entry) => entry.name);
+};
+
+const moveAside = (agentDir: string, name: string, place: "dead" | "kept"): void => {
+  const root = join(agentDir, place);
+  mkdirSync(root, { recursive: true, mode: 0o700 });
+  const target = join(root, name);
+  rmSync(target, { recursive: true, force: true });
+  renameSync(join(attemptsRoot(agentDir), name), target);
+  if (place === "kept") return;
+  const oldestFirst = readdirSync(root)
+    .map((entry) => ({ path: join(root, entry), atMs: statSync(join(root, entry)).mtimeMs }))
+    .sort((a, b) => a.atMs - b.atMs);
+  for (const entry of oldestFirst.slice(0, -maxDeadFolders)) rmSync(entry.path, { recursive: true, force: true });
+};
+
+/** The message in the wire's own form with its digest, which is what is read back, and once more for people. */
+const sealed = (message: Uint8Array, forPeople: object, more: { readonly [key: string]: string } = {}): string =>
+  JSON.stringify({
+    version: formatVersion,
+    ...more,
+    message: Buffer.from(message).toString("base64"),
+    sha256: createHash("sha256").update(message).digest("hex"),
+    readable: JSON.parse(
+      JSON.stringify(forPeople, (_key, value) => (typeof value === "bigint" ? String(value) : value)),
+    ),
+  });
+
+const unseal = (value: { readonly [key: string]: unknown }): Buffer => {
+  if (value.version !== formatVersion)
+    throw new Error(
+      `the file has format ${String(value.version)}, this agent reads ${formatVersion}. Finish the attempt with the agent that began it.`,
+    );
+  const message = Buffer.from(String(value.message), "base64");
+  if (createHash("sha256").update(message).digest("hex") !== value.sha256) throw new Error("the file is damaged");
+  return message;
+};
+
+const readObject = (path: string): { readonly [key: string]: unknown } => {
+  const value: unknown = JSON.parse(readFileSync(path, "utf8"));
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error(`${path} holds no object`);
+  return { ...value };
+};

@@ -1,0 +1,124 @@
+import { describe, expect, test } from "vitest";
+import { loadPipelines, loadPrices } from "../load-data.ts";
+import { checkRequest, estimateMicros, neededProviders, type Pipeline, parsePipeline, planStages } from "./pipeline.ts";
+
+const pipelines = await loadPipelines(undefined);
+const narrated = pipelines.get("narrated-video") as Pipeline;
+const problems = (request: unknown): string => {
+  const checked = checkRequest(narrated, request);
+  return checked.ok ? "" : checked.errors.map((e) => `${e.pointer}: ${e.detail}`).join("\n");
+};
+
+describe("the pipeline narrated-video", () => {
+  test("[S151] has the six stages of the requirements with their timeouts, retries and estimates", () => {
+    expect(
+      planStages(narrated, { script: "a" }).map((s) => [
+        s.name,
+        s.spec.timeoutMs / 1000,
+        s.spec.retries,
+        Number(s.estimatedMicros) / 1e6,
+      ]),
+    ).toEqual([
+      ["script_generation", 60, 2, 0.4],
+      ["audio_synthesis", 120, 2, 0.2],
+      ["media_collection", 180, 3, 0.1],
+      ["video_rendering", 300, 1, 0.3],
+      ["quality_validation", 30, 1, 0.05],
+      ["upload_preparation", 120, 2, 0.1],
+    ]);
+  });
+
+  test("[S140] is estimated at 2.00, 2.50 and 2.80 by complexity", () => {
+    expect((["simple", "complex", "premium"] as const).map((c) => estimateMicros(narrated, c))).toEqual([
+      2_000_000n,
+      2_500_000n,
+      2_800_000n,
+    ]);
+  });
+
+  test("only a prompt makes a chat provider necessary", () => {
+    expect(neededProviders(narrated, { prompt: "p" }).map((r) => r.setting)).toEqual(["OPENAI_API_KEY"]);
+    expect(neededProviders(narrated, { prompt: "p", script: "s" })).toEqual([]);
+    expect(planStages(narrated, { prompt: "p" })[0]?.spec.providers).toEqual(["openai.chat"]);
+  });
+
+  test("fills the defaults of a request", () => {
+    expect(checkRequest(narrated, { script: "Hello." })).toEqual({
+      ok: true,
+      request: { script: "Hello.", language: "en-us", captions: true, category: "22", privacy: "private" },
+    });
+  });
+
+  test.each([
+    [{}, "/request: request needs one of script, prompt; none was given"],
+    [{ script: "" }, "/request/script: request.script must not be empty"],
+    [
+      { script: " \n " },
+      "/request/script: request.script must contain letters or digits; there is nothing to say in it",
+    ],
+    [
+      { script: "?!..." },
+      "/request/script: request.script must contain letters or digits; there is nothing to say in it",
+    ],
+    [{ script: 7 }, "/request/script: request.script must be a string, got a number"],
+    [
+      { script: "a", skript: "b" },
+      "/request/skript: request.skript is not a field here; remove it or check its spelling",
+    ],
+    [
+      { script: "x".repeat(200_000) },
+      "/request/script: request.script must have at most 100000 characters, got 200000; shorten it",
+    ],
+    [
+      { script: "a", privacy: "secret" },
+      '/request/privacy: request.privacy must be one of private, unlisted, public, got "secret"',
+    ],
+    [{ script: "a", keywords: [] }, "/request/keywords: request.keywords must have 1 or more entries"],
+    [{ script: "a", captions: "yes" }, "/request/captions: request.captions must be a boolean, got a string"],
+    [null, "/request: request must be an object, got null"],
+  ])("refuses %j with one sentence a field", (request, sentence) => expect(problems(request)).toBe(sentence));
+
+  test("unicode, quotes and percent signs are text like any other", () => {
+    expect(problems({ script: `„Füchse“ & 'quotes': 100 % – 日本語 \\ {x}`, title: "%d: it's" })).toBe("");
+  });
+});
+
+describe("a pipeline file", () => {
+  const minimal = {
+    name: "p",
+    version: 1,
+    title: "P",
+    estimate: { simple: 1, complex: 1, premium: 1 },
+    target: { seconds: 1, cost: 1 },
+    request: { type: "object" },
+    stages: [
+      {
+        name: "a",
+        kind: "noop",
+        timeout: "1s",
+        retries: 0,
+        estimated_cost: 0,
+        resources: { cores: 1, memory: "1MiB", scratch: "1MiB" },
+      },
+    ],
+  };
+  test("is refused with its path and every problem", () => {
+    expect(() =>
+      parsePipeline({ ...minimal, stages: [{ ...minimal.stages[0], timeout: "soon" }], colour: "red" }, "p.yaml"),
+    ).toThrow(/p\.yaml: .*stages\.0\.timeout.*like 90s.*colour is not a field/);
+    expect(() => parsePipeline({ ...minimal, stages: [{ ...minimal.stages[0], needs: ["later"] }] }, "p.yaml")).toThrow(
+      "a needs later, which must stand before it",
+    );
+  });
+  test("the shipped ones and the price table load", async () => {
+    expect([...pipelines.keys()].sort()).toEqual(["narrated-video", "transcode"]);
+    expect((await loadPrices(undefined)).prices.length).toBeGreaterThan(3);
+    const transcode = pipelines.get("transcode") as Pipeline;
+    const stages = planStages(transcode, {});
+    expect(stages.filter((s) => s.openNeeds === 0).map((s) => s.name)).toEqual([
+      "rendition_1080",
+      "rendition_720",
+      "rendition_480",
+    ]);
+  });
+});

@@ -1,0 +1,139 @@
+// What an agent's end of an attempt means as a record. An end that breaks the contract (a result that is no JSON object or too
+// large, a name that is no file name) still ends the attempt, as agent_bug: refusing the call would make the agent repeat it for
+// ever. What the work used is kept in every case, because it was spent.
+import {
+  type CompleteRequest,
+  type OfferAnswer,
+  Outcome,
+  Refusal,
+} from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import type { Artifact } from "@renderplane/proto/gen/renderplane/v1/types.ts";
+import { type FailureClass, factsOf, isFailureClass } from "@renderplane/proto/kernel/failure.ts";
+import {
+  artifactNamePattern,
+  maxEvidenceBytes,
+  maxOutputsPerStage,
+  maxResultBytes,
+  sha256Pattern,
+} from "@renderplane/proto/kernel/limits.ts";
+import type { FailureRecord, JsonObject } from "../store/rows.ts";
+import { attemptIdPattern, cleanText, refuse } from "./convert.ts";
+import type { EndRecord, OutputRecord } from "./operations.ts";
+
+/** Services that one stage may bill; more are cut. */
+const maxUsageLines = 50;
+const maxMessageLength = 2000;
+
+const outcomes = {
+  [Outcome.OUTCOME_SUCCEEDED]: "succeeded",
+  [Outcome.OUTCOME_FAILED]: "failed",
+  [Outcome.OUTCOME_CANCELLED]: "cancelled",
+  [Outcome.OUTCOME_INTERRUPTED]: "interrupted",
+} as const;
+
+export const endRecord = (request: CompleteRequest, hostId: string): EndRecord => {
+  if (!attemptIdPattern.test(request.attemptId)) refuse("/attempt_id", "is not the id of an attempt");
+  const base = { attemptId: request.attemptId, fence: request.fence, hostId, usage: usageOf(request) };
+  try {
+    const outcome = outcomes[request.outcome as keyof typeof outcomes];
+    if (!outcome) throw new RangeError(`outcome ${request.outcome} is not one that this version knows`);
+    return {
+      ...base,
+      outcome,
+      result: outcome === "succeeded" ? resultOf(request.result) : {},
+      outputs: outcome === "succeeded" ? outputRecords(request.outputs) : [],
+      failure: outcome === "succeeded" ? null : reportedFailure(request, outcome),
+    };
+  } catch (error) {
+    const message = `the agent's report cannot be used: ${error instanceof Error ? error.message : String(error)}; upgrade the agent`;
+    return { ...base, outcome: "failed", result: {}, outputs: [], failure: failureOf("agent_bug", message) };
+  }
+};
+
+/** Throws RangeError with a sentence. */
+export const outputRecords = (outputs: readonly Artifact[]): OutputRecord[] => {
+  if (outputs.length > maxOutputsPerStage)
+    throw new RangeError(`${outputs.length} outputs, a stage has at most ${maxOutputsPerStage}`);
+  if (new Set(outputs.map((output) => output.name)).size !== outputs.length)
+    throw new RangeError("two outputs have the same name");
+  return outputs.map(({ name, sha256, sizeBytes, mediaType }) => {
+    if (!artifactNamePattern.test(name))
+      throw new RangeError(`the output name ${JSON.stringify(cleanText(name, 60))} is not a plain file name`);
+    if (!sha256Pattern.test(sha256)) throw new RangeError(`the sha256 of ${name} is not 64 lower-case hex digits`);
+    if (sizeBytes < 0n || sizeBytes > BigInt(Number.MAX_SAFE_INTEGER))
+      throw new RangeError(`the size of ${name}, ${sizeBytes} bytes, is not possible`);
+    return { name, sha256, sizeBytes: Number(sizeBytes), mediaType: cleanText(mediaType) };
+  });
+};
+
+const resultOf = (text: string): JsonObject => {
+  const size = Buffer.byteLength(text);
+  if (size > maxResultBytes) throw new RangeError(`the result is ${size} bytes, at most ${maxResultBytes} are kept`);
+  let value: unknown;
+  try {
+    // PostgreSQL stores no NUL in JSON either.
+    value = JSON.parse(text === "" ? "{}" : text, (key, inner: unknown) => {
+      if (key.includes("\u0000")) throw new RangeError("the result has a key with a NUL character");
+      return typeof inner === "string" ? inner.replaceAll("\u0000", "") : inner;
+    });
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
+    throw new RangeError("the result is not JSON");
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new RangeError("the result is not a JSON object");
+  return value as JsonObject;
+};
+
+const usageOf = (request: CompleteRequest): EndRecord["usage"] =>
+  request.usage
+    .filter((use) => Number.isFinite(use.quantity) && use.quantity >= 0)
+    .slice(0, maxUsageLines)
+    .map((use) => ({
+      service: cleanText(use.service),
+      provider: cleanText(use.provider),
+      unit: cleanText(use.unit),
+      quantity: use.quantity,
+    }));
+
+const reportedFailure = (request: CompleteRequest, outcome: string): FailureRecord | null => {
+  const reported = request.failure;
+  if (!reported) return outcome === "failed" ? failureOf("unknown", "the agent gave no cause") : null;
+  const failureClass = isFailureClass(reported.failureClass) ? reported.failureClass : "unknown";
+  return {
+    ...failureOf(failureClass, cleanText(reported.message, maxMessageLength)),
+    evidence: cleanText(reported.evidence, Number.MAX_SAFE_INTEGER).slice(-maxEvidenceBytes),
+    exit: cleanText(reported.exit),
+  };
+};
+
+const failureOf = (failureClass: FailureClass, message: string): FailureRecord => ({
+  failureClass,
+  severity: factsOf(failureClass).severity,
+  message,
+});
+
+const refusals: { readonly [R in Refusal]?: readonly [FailureClass, string] } = {
+  [Refusal.REFUSAL_DRAINING]: ["transient", "the host is draining"],
+  [Refusal.REFUSAL_NO_CAPACITY]: ["transient", "the host has no capacity left"],
+  [Refusal.REFUSAL_MISSING_CAPABILITY]: ["missing_program", "the host lacks a capability"],
+  [Refusal.REFUSAL_DISK_LOW]: ["disk_full", "the scratch disk of the host is too full"],
+  [Refusal.REFUSAL_SPEC_INVALID]: ["agent_bug", "the agent cannot read the offer"],
+  [Refusal.REFUSAL_ALREADY_HELD]: ["transient", "the host already holds this attempt"],
+};
+
+/** A refused offer as the end of its attempt; it does not count against the stage's retries. */
+export const refusalRecord = (answer: OfferAnswer, hostId: string): EndRecord => {
+  const [failureClass, text] = refusals[answer.refusal] ?? ["transient", "the host refused the offer"];
+  const reason = cleanText(answer.reason, maxMessageLength);
+  return {
+    attemptId: answer.attemptId,
+    fence: answer.fence,
+    hostId,
+    outcome: "refused",
+    result: {},
+    outputs: [],
+    failure: failureOf(failureClass, reason === "" ? text : `${text}: ${reason}`),
+    usage: [],
+  };
+};

@@ -1,0 +1,79 @@
+// /api/v1/hosts and /api/v1/enrollments: the fleet as it stands, and the token with which one more host joins it.
+// Nothing here changes a host. Invariant: a token is shown once, in this answer, and never logged.
+import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
+import { maxJobBodyBytes } from "@renderplane/proto/kernel/limits.ts";
+import { readJson } from "./body.ts";
+import type { HttpEnv } from "./guards.ts";
+import { hostJson, hostSchema } from "./host-json.ts";
+import type { HttpOperations } from "./operations.ts";
+import { problems } from "./problem.ts";
+import { checkBody, describeBody, refuseInvalid } from "./validation.ts";
+
+/** Long enough to walk over to the machine, short enough that a forgotten token is worth nothing. */
+const defaultTtlSeconds = 3_600;
+const maxTtlSeconds = 7 * 24 * 3_600;
+
+const list = createRoute({
+  method: "get",
+  path: "/api/v1/hosts",
+  tags: ["hosts"],
+  summary: "The hosts, what they have and what they do",
+  responses: {
+    200: {
+      description: "All hosts, by name",
+      content: { "application/json": { schema: z.strictObject({ items: z.array(hostSchema) }).openapi("HostList") } },
+    },
+    ...problems("unavailable"),
+  },
+});
+
+const enrollmentSchema = z
+  .strictObject({
+    ttl_seconds: z.int().min(1).max(maxTtlSeconds).default(defaultTtlSeconds),
+    max_uses: z.int().min(1).max(1_000).default(1),
+  })
+  .openapi("Enrollment");
+const enrol = createRoute({
+  hide: true,
+  method: "post",
+  path: "/api/v1/enrollments",
+  tags: ["hosts"],
+  summary: "A join token for new hosts",
+  description: "The body is optional: {ttl_seconds, max_uses}.",
+  responses: {
+    201: {
+      description: "The token, and the line to run on the new host",
+      content: {
+        "application/json": {
+          schema: z
+            .strictObject({ token: z.string(), expires_at: z.iso.datetime(), command: z.string() })
+            .openapi("JoinToken"),
+        },
+      },
+    },
+    ...problems("malformed_body", "unsupported_media_type", "invalid_request", "unavailable"),
+  },
+});
+
+export const hostRoutes = (
+  operations: Pick<HttpOperations, "listHosts" | "liveAllocations" | "issueJoinToken">,
+  enrolAddress: () => string,
+): OpenAPIHono<HttpEnv> => {
+  const app = new OpenAPIHono<HttpEnv>({ defaultHook: refuseInvalid });
+  describeBody(app, enrol, { "application/json": enrollmentSchema }, false);
+  app.openapi(list, async (c) => {
+    const [hosts, allocations] = await Promise.all([operations.listHosts(), operations.liveAllocations()]);
+    return c.json({ items: hosts.map((host) => hostJson(host, allocations)) }, 200);
+  });
+  app.openapi(enrol, async (c) => {
+    const body = checkBody(enrollmentSchema, (await readJson(c.env.incoming, maxJobBodyBytes)) ?? {});
+    const { token, expiresAt } = await operations.issueJoinToken({
+      ttlMs: body.ttl_seconds * 1000,
+      maxUses: body.max_uses,
+    });
+    c.header("cache-control", "no-store");
+    const command = `RENDERPLANE_ENROL_ADDRESS=${enrolAddress()} RENDERPLANE_JOIN_TOKEN=${token} npm run agent`;
+    return c.json({ token, expires_at: expiresAt.toISOString(), command }, 201);
+  });
+  return app;
+};

@@ -1,0 +1,18 @@
+// Gives ready stages to hosts: at every `ready` bell, when the next delayed stage is due, and at least every second.
+import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
+import type { Context } from "../operations/context.ts";
+import { placeStages } from "../operations/place-stages.ts";
+import { listening } from "./listening.ts";
+
+/** A lost bell costs at most this. */
+const periodMs = 1_000;
+
+export const createPlacer = (ctx: Context): Rhythm => {
+  const loop = rhythm({
+    name: "placer",
+    periodMs,
+    turn: async () => ((await placeStages(ctx)).isFull ? 0 : undefined),
+    onError: (error) => ctx.log.error({ err: error, loop: "placer" }, "loop turn failed"),
+  });
+  return listening(loop, () => ctx.bus.on("ready", loop.ring));
+};

@@ -1,0 +1,23 @@
+// Publishes events, at every `events` bell and at least every second.
+import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
+import type { EventRow } from "../domain/records.ts";
+import type { Context } from "../operations/context.ts";
+import { relayEvents } from "../operations/relay-events.ts";
+import { listening } from "./listening.ts";
+
+const periodMs = 1_000;
+
+export const createRelay = (ctx: Context, onPublished: (events: readonly EventRow[]) => void): Rhythm => {
+  const loop = rhythm({
+    name: "relay",
+    periodMs,
+    turn: async () => {
+      const events = await relayEvents(ctx);
+      if (events.length === 0) return undefined;
+      onPublished(events);
+      return 0;
+    },
+    onError: (error) => ctx.log.error({ err: error, loop: "relay" }, "loop turn failed"),
+  });
+  return listening(loop, () => ctx.bus.on("events", loop.ring));
+};

@@ -1,0 +1,19 @@
+// Makes retries ready when their time comes; sleeps until the next one is due.
+import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
+import type { Context } from "../operations/context.ts";
+import { wakeStages } from "../operations/wake-stages.ts";
+
+/** Retries are written by other operations and replicas, so it looks at least this often. */
+const periodMs = 1_000;
+
+export const createWaker = (ctx: Context): Rhythm =>
+  rhythm({
+    name: "waker",
+    periodMs,
+    turn: async () => {
+      const { nextMs } = await wakeStages(ctx);
+      if (nextMs !== undefined && nextMs <= 0) ctx.bus.ring("ready");
+      return nextMs === undefined ? undefined : Math.min(periodMs, Math.max(20, nextMs));
+    },
+    onError: (error) => ctx.log.error({ err: error, loop: "waker" }, "loop turn failed"),
+  });

@@ -1,0 +1,53 @@
+// Names of artifacts inside a job: the caller's uploads (stage "") and the outputs of attempts, by fence. Only the files of
+// the fence that a stage published count; the rest is waste of lost attempts.
+import type { FileRow } from "../domain/records.ts";
+import type { Tx } from "./database.ts";
+
+export type NamedArtifact = {
+  readonly name: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly mediaType: string;
+};
+
+/** Records that the store holds these bytes. */
+export const recordArtifacts = async (
+  tx: Tx,
+  artifacts: readonly { readonly sha256: string; readonly sizeBytes: number }[],
+): Promise<void> => {
+  if (artifacts.length === 0) return;
+  await tx.query(
+    `insert into artifacts (sha256, size_bytes) select * from unnest($1::text[], $2::bigint[]) as a(sha256, size_bytes)
+     group by 1, 2 order by 1 on conflict (sha256) do nothing`,
+    [artifacts.map((a) => a.sha256), artifacts.map((a) => a.sizeBytes)],
+  );
+};
+
+export const insertFiles = async (
+  tx: Tx,
+  jobId: string,
+  stage: string,
+  fence: bigint,
+  files: readonly NamedArtifact[],
+): Promise<void> => {
+  if (files.length === 0) return;
+  await tx.query(
+    `insert into files (job_id, stage, fence, name, sha256, media_type)
+     select $1, $2, $3, f.name, f.sha256, f.media_type from unnest($4::text[], $5::text[], $6::text[]) as f(name, sha256, media_type)
+     on conflict do nothing`,
+    [jobId, stage, fence, files.map((f) => f.name), files.map((f) => f.sha256), files.map((f) => f.mediaType)],
+  );
+};
+
+/** Uploads, and the outputs of stages that succeeded. */
+export const listFiles = async (tx: Tx, jobId: string): Promise<FileRow[]> =>
+  (
+    await tx.query<FileRow>(
+      `select f.job_id as "jobId", f.stage, f.name, f.sha256, a.size_bytes as "sizeBytes", f.media_type as "mediaType"
+       from files f join artifacts a using (sha256)
+       left join stages s on s.job_id = f.job_id and s.name = f.stage
+       where f.job_id = $1 and (f.stage = '' or f.fence = s.output_fence)
+       order by coalesce(s.position, -1), f.name`,
+      [jobId],
+    )
+  ).rows;
