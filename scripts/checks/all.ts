@@ -43,6 +43,9 @@ export const runChecks = async (root: string): Promise<{ passed: number; failed:
 const lines = (found: readonly string[], hint: string): string =>
   found.length === 0 ? "" : [...found, hint].filter((line) => line !== "").join("\n");
 
+/** Tools say the most important thing first; the rest is a repetition. */
+const longestOutput = 64 * 1024;
+
 /** Runs a program of the project; its output when it fails, "" when it does not. */
 const command = (root: string, program: string, args: readonly string[]): Promise<string> =>
   new Promise((resolve, reject) => {
@@ -54,7 +57,7 @@ const command = (root: string, program: string, args: readonly string[]): Promis
     });
     let output = "";
     const keep = (chunk: string) => {
-      output = (output + chunk).slice(-64 * 1024);
+      if (output.length < longestOutput) output += chunk;
     };
     child.stdout.setEncoding("utf8").on("data", keep);
     child.stderr.setEncoding("utf8").on("data", keep);

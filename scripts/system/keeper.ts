@@ -95,7 +95,10 @@ const putAside = async (file: string): Promise<void> => {
   if (facts && facts.size > largestLogBytes) await rename(file, `${file}.1`);
 };
 
-/** The last words of a log for a person: messages of pino lines from warning up, other lines as they are. */
+/** Lines of a printed stack that say nothing to somebody who only wants to know why it ended. */
+const stackLine = /^(at |node:|Node\.js v|throw |\^+$|[{}\]]|code: |requireStack)/;
+
+/** The last words of a log for a person: messages of pino lines from warning up, other lines without their stack. */
 export const lastWords = async (file: string): Promise<string> => {
   const text = await readFile(file, "utf8").catch(() => "");
   const lines = text.slice(-16_384).trim().split("\n").map(wordsOf);
@@ -106,7 +109,8 @@ export const lastWords = async (file: string): Promise<string> => {
 };
 
 const wordsOf = (line: string): string => {
-  if (!line.startsWith("{")) return line.trim();
+  const text = line.trim();
+  if (!text.startsWith('{"')) return stackLine.test(text) ? "" : text;
   try {
     const entry = JSON.parse(line) as { level?: number; msg?: string; err?: { message?: string } };
     if ((entry.level ?? 0) < 40) return "";

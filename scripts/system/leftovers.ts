@@ -1,13 +1,13 @@
 // Ends what still runs for a stopped agent. An agent that stops leaves its programs running, so that a restart adopts them;
 // a quickstart that stops for good must leave nothing behind. A step that is cut off here loses its folder, so the next start
 // does it again from its beginning and nobody mistakes it for a failure.
-import { readdir, readFile, readlink, realpath, rm } from "node:fs/promises";
+import { readdir, readFile, realpath, rm } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { type ProcessIdentity, signalProcess, startOf } from "./process-identity.ts";
 
 type Leftover = ProcessIdentity & { readonly stepDir: string | undefined };
 
-/** Ends every process that carries the mark of an attempt and works below the agent's folder. */
+/** Ends every process that carries the mark of an attempt (the path of its folder) of this agent. */
 export const endLeftovers = async (agentDir: string): Promise<number> => {
   const folder = await realpath(agentDir).catch(() => undefined);
   if (folder === undefined) return 0;
@@ -32,10 +32,9 @@ const findLeftovers = async (folder: string): Promise<Leftover[]> => {
   const found: Leftover[] = [];
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name)) continue;
-    const env = await readFile(`/proc/${name}/environ`, "latin1").catch(() => "");
-    if (!env.startsWith("RENDERPLANE_ATTEMPT=") && !env.includes("\0RENDERPLANE_ATTEMPT=")) continue;
-    const cwd = await readlink(`/proc/${name}/cwd`).catch(() => "");
-    if (!isInside(cwd, folder)) continue;
+    const env = await readFile(`/proc/${name}/environ`, "utf8").catch(() => "");
+    const mark = /(?:^|\0)RENDERPLANE_ATTEMPT=([^\0]*)/.exec(env)?.[1];
+    if (mark === undefined || !isInside(mark, folder)) continue;
     const start = await startOf(Number(name));
     if (start === undefined) continue;
     const words = (await readFile(`/proc/${name}/cmdline`, "utf8").catch(() => "")).split("\0");

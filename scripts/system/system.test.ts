@@ -35,10 +35,10 @@ const until = async (condition: () => boolean | Promise<boolean>) => {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 };
-const sleeper = (env: NodeJS.ProcessEnv = {}, cwd = folder): number => {
+const sleeper = (env: NodeJS.ProcessEnv = {}): number => {
   const child = spawn("sleep", ["300"], {
     env: { PATH: process.env.PATH, ...env },
-    cwd,
+    cwd: folder,
     detached: true,
     stdio: "ignore",
   });
@@ -106,18 +106,18 @@ describe("a kept process", () => {
 });
 
 describe("leftovers of a stopped agent", () => {
-  test("ends marked processes below the folder, shim first, and clears the step they were cut off in", async () => {
+  test("ends the processes of its attempts, shim first, and clears the step they were cut off in", async () => {
     const step = join(folder, "attempts/a_1/steps/01-render");
     await mkdir(step, { recursive: true });
     const shim = join(folder, "step-shim.sh");
     await writeFile(shim, "trap '' TERM INT HUP\nsleep 300 &\nwait\necho ended >\"$1/exit.json\"\n");
     await chmod(shim, 0o700);
-    const env = { PATH: process.env.PATH, RENDERPLANE_ATTEMPT: "a_1" };
+    const env = { PATH: process.env.PATH, RENDERPLANE_ATTEMPT: join(folder, "attempts/a_1") };
     const child = spawn("/bin/sh", [shim, step], { cwd: step, env, detached: true, stdio: "ignore" });
     spawned.push(child.pid ?? 0);
-    const marked = sleeper({ RENDERPLANE_ATTEMPT: "a_2" });
+    const marked = sleeper({ RENDERPLANE_ATTEMPT: join(folder, "attempts/a_2") });
     const unmarked = sleeper();
-    const elsewhere = sleeper({ RENDERPLANE_ATTEMPT: "a_3" }, tmpdir());
+    const elsewhere = sleeper({ RENDERPLANE_ATTEMPT: join(tmpdir(), "agent/attempts/a_3") });
     await until(async () => (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, "utf8")) !== "");
     expect(await endLeftovers(folder)).toBe(3);
     expect(await startOf(child.pid ?? 0)).toBeUndefined();

@@ -5,6 +5,7 @@ import { checkServerIdentity } from "node:tls";
 import { type ChannelCredentials, type ClientOptions, credentials } from "@grpc/grpc-js";
 import { AgentServiceClient } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { maxReceiveMessageBytes } from "@renderplane/proto/kernel/limits.ts";
+import { ConfigError } from "@renderplane/proto/kernel/process/environment.ts";
 import type { Identity } from "./identity.ts";
 
 // Without keepalive a dead network is never noticed; without the short back-off a returned server waits up to 14 s for its hosts.
@@ -23,9 +24,14 @@ const options: ClientOptions = {
   "grpc.enable_http_proxy": 0,
 };
 
+/** "[::1]:7443" -> ::1 and 7443. Throws ConfigError. */
 export const splitAddress = (address: string): { readonly host: string; readonly port: number } => {
   const at = address.lastIndexOf(":");
-  return { host: address.slice(0, at).replace(/^\[|\]$/g, ""), port: Number(address.slice(at + 1)) };
+  const host = address.slice(0, at).replace(/^\[|\]$/g, "");
+  const port = Number(address.slice(at + 1));
+  if (at < 0 || !Number.isInteger(port) || port < 1 || port > 65535)
+    throw new ConfigError(`the address of the control plane must be host:port, got ${JSON.stringify(address)}`);
+  return { host, port };
 };
 
 /** An address has no place in SNI: there a name that every server certificate has stands in, and the address itself is checked. */

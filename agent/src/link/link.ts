@@ -10,7 +10,7 @@ import { ConfigError } from "@renderplane/proto/kernel/process/environment.ts";
 import type { Lifetime } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import type { ControlPlane, Supervisor } from "../work/contract.ts";
-import { openClient } from "./client.ts";
+import { openClient, splitAddress } from "./client.ts";
 import { complete, placeOutputs } from "./complete.ts";
 import { diagnose } from "./diagnose.ts";
 import { enrol } from "./enrol.ts";
@@ -166,6 +166,7 @@ export const createLink = (options: LinkOptions): Link => {
       attached(supervisor);
       identity = await identify();
       if (!identity) return;
+      splitAddress(addressOf(identity));
       loop = stayConnected();
       await renewal.start();
     },

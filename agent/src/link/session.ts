@@ -164,18 +164,22 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
     // Headers come as soon as the server has the stream: what is held, and since when, is said then and not while connecting.
     call.on("metadata", () => {
       if (isOver) return;
-      helloSentAt = performance.now();
-      send({
-        $case: "hello",
-        value: {
+      try {
+        const value = {
           instanceId: parts.instanceId,
           agentVersion: parts.agentVersion,
           protocolMin: protocolVersion,
           protocolMax: protocolVersion,
           inventory: parts.inventory(),
           attempts: supervisor.held(),
-        },
-      });
+        };
+        helloSentAt = performance.now();
+        send({ $case: "hello", value });
+      } catch (error) {
+        end(
+          new RenderplaneError("internal", `the agent could not say what it holds: ${String(error)}`, { cause: error }),
+        );
+      }
     });
     call.on("data", ({ message }: SessionResponse) => {
       if (message && !isOver) take(message);

@@ -165,6 +165,17 @@ describe("uploads", () => {
     );
   });
 
+  test("more scenes than a result can hold are input_invalid", async () => {
+    const request = { media: Array.from({ length: 100 }, () => "a.png") };
+    const made = contextFor({ request }, [
+      ["a.png", inFolder("still.png")],
+      ["b.png", inFolder("dot.png")],
+    ]);
+    const failure = await failureOf(stage.run(made.context));
+    expect(failure.failureClass).toBe("input_invalid");
+    expect(failure.message).toContain("make 101 scenes, the limit is 100");
+  });
+
   const secret = "#EXTM3U\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n";
   const bad: readonly (readonly [string, () => { path: string } | { bytes: Buffer | string }, string, string])[] = [
     [

@@ -20,6 +20,8 @@ const maxKeywords = 2;
 const charactersPerSecond = 15;
 const secondsPerScene = 8;
 const drawnScenes = { min: 3, max: 6 } as const;
+/** Their items must fit into the result of a stage (maxResultBytes), names of 255 bytes included. */
+const maxScenes = 100;
 const stockScenes = { min: 3, max: 10 } as const;
 
 export type SceneItem = {
@@ -77,7 +79,12 @@ const orderedUploads = (context: StageContext, request: NarratedRequest): Upload
       `request.media[${index}] is ${JSON.stringify(name)}, but no file of this name was uploaded with the job. Upload it or leave it out.`,
     );
   });
-  return [...asked, ...uploads.filter((upload) => !asked.includes(upload))];
+  const ordered = [...asked, ...uploads.filter((upload) => !asked.includes(upload))];
+  if (ordered.length <= maxScenes) return ordered;
+  throw new StageFailure(
+    "input_invalid",
+    `request.media and the uploads make ${ordered.length} scenes, the limit is ${maxScenes}. Upload or list fewer.`,
+  );
 };
 
 const fromUploads = async (context: StageContext, uploads: readonly Upload[]): Promise<Scene[]> => {

@@ -3,7 +3,7 @@
 // explicit colour matrices for 5.1, integer timestamps for all. Texts never stand in it, only numbers and fixed file names.
 import type { FfmpegInput, FfmpegPlan } from "../machine/ffmpeg.ts";
 import { colorTags, decoderOptions, type Encoder, videoOptions, type X264Preset } from "./encoder.ts";
-import { amplify, evenVoice } from "./loudness.ts";
+import { amplify, evenVoice, padTo } from "./loudness.ts";
 import { type MediaFacts, safeInput, type VideoFacts } from "./probe.ts";
 import type { Slot, Timeline } from "./timeline.ts";
 
@@ -43,7 +43,6 @@ export const isStill = (scene: Scene): boolean =>
 
 export const renderPlan = (plan: RenderPlan): FfmpegPlan => {
   const { timeline } = plan;
-  const seconds = (timeline.totalFrames / timeline.fps).toFixed(6);
   return {
     globals: ["-loglevel", "level+warning", "-filter_complex_threads", String(plan.threads)],
     inputs: [
@@ -56,7 +55,7 @@ export const renderPlan = (plan: RenderPlan): FfmpegPlan => {
       ),
       ...crossfades(timeline),
       `[${timeline.slots.length === 1 ? "v0" : `x${timeline.slots.length - 1}`}]${finish(plan)}[vout]`,
-      `[0:a]${evenVoice},${amplify(plan.gainDb)},apad=whole_dur=${seconds},atrim=end=${seconds},${stereo}[aout]`,
+      `[0:a]${evenVoice},${amplify(plan.gainDb)},${padTo(timeline.totalFrames / timeline.fps)},${stereo}[aout]`,
     ],
     outputs: [
       {

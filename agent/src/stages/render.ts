@@ -10,7 +10,18 @@ import { ffmpegArguments } from "../machine/ffmpeg.ts";
 import { type InputFile, type StageContext, StageFailure, type StageKind } from "../work/contract.ts";
 import { encode, x264Presets } from "./encoder.ts";
 import { inputOf, readFields, readRequest } from "./fields.ts";
-import { evenVoice, gainFor, type Loudness, measure, parseLoudness } from "./loudness.ts";
+import {
+  amplify,
+  corrected,
+  evenVoice,
+  gainFor,
+  type Loudness,
+  maxTrials,
+  measure,
+  needsTrial,
+  padTo,
+  parseLoudness,
+} from "./loudness.ts";
 import { type MediaFacts, probe, safeInput } from "./probe.ts";
 import { isStill, renderPlan, type Scene } from "./render-plan.ts";
 import { planTimeline, type Timeline, tailSeconds } from "./timeline.ts";
@@ -44,10 +55,11 @@ export const renderStage: StageKind = {
     const scenes = await readScenes(context);
     await writeCaptions(context);
 
-    context.progress({ fraction: 0.03, step: "measuring the loudness of the voice" });
-    const voice = await measureVoice(context, narration.path, facts.demuxer, seconds);
     const timeline = planTimeline(seconds, scenes.length, params.fps);
     const totalMs = (timeline.totalFrames / timeline.fps) * 1000;
+    context.progress({ fraction: 0.03, step: "measuring the loudness of the voice" });
+    const voice = { path: narration.path, demuxer: facts.demuxer, seconds: totalMs / 1000 };
+    const { measured, gainDb } = await findGain(context, voice);
     const encoded = await encode(
       context,
       "render",
@@ -58,8 +70,8 @@ export const renderStage: StageKind = {
           timeline,
           scenes,
           settings: params,
-          narration: { path: narration.path, demuxer: facts.demuxer },
-          gainDb: gainFor(voice),
+          narration: voice,
+          gainDb,
           captions: request.captions ? "captions.ass" : undefined,
           encoder,
           threads: context.threads,
@@ -81,7 +93,7 @@ export const renderStage: StageKind = {
         ...(encoded.fallback === "" ? {} : { gpu_fallback: encoded.fallback.slice(0, 500) }),
         frames: timeline.totalFrames,
         fps: timeline.fps,
-        loudness: { measured_lufs: voice.integratedLufs, gain_db: gainFor(voice) },
+        loudness: { measured_lufs: measured.integratedLufs, gain_db: Math.round(gainDb * 100) / 100 },
         tail: tailSeconds,
         // Where a standing picture is the plan and no fault, for the validation.
         stills: timeline.slots
@@ -164,20 +176,35 @@ const parseJson = (text: string): unknown => {
   }
 };
 
+type Voice = { readonly path: string; readonly demuxer: string; readonly seconds: number };
+
+/** Measures the evened voice, computes the gain, and tries it where the limiter would take a part of it away. */
+const findGain = async (context: StageContext, voice: Voice): Promise<{ measured: Loudness; gainDb: number }> => {
+  const measured = await measureVoice(context, "loudness", voice, []);
+  let gainDb = gainFor(measured);
+  for (let trial = 1; needsTrial(gainDb) && trial <= maxTrials; trial += 1) {
+    const next = corrected(gainDb, await measureVoice(context, `loudness-${trial}`, voice, [amplify(gainDb)]));
+    if (next === gainDb) break;
+    gainDb = next;
+  }
+  return { measured, gainDb };
+};
+
 const measureVoice = async (
   context: StageContext,
-  narration: string,
-  demuxer: string,
-  seconds: number,
+  step: string,
+  voice: Voice,
+  more: readonly string[],
 ): Promise<Loudness> => {
-  const end = await context.process("loudness", {
+  const filters = [evenVoice, ...more, padTo(voice.seconds), measure].join(",");
+  const end = await context.process(step, {
     program: "ffmpeg",
     args: await ffmpegArguments({
       globals: ["-loglevel", "info"],
-      inputs: [{ path: narration, options: safeInput(demuxer) }],
-      outputs: [{ path: "-", options: ["-map", "0:a:0", "-af", `${evenVoice},${measure}`, "-f", "null"] }],
+      inputs: [{ path: voice.path, options: safeInput(voice.demuxer) }],
+      outputs: [{ path: "-", options: ["-map", "0:a:0", "-af", filters, "-f", "null"] }],
     }),
-    progress: { label: "measuring the loudness of the voice", totalMs: seconds * 1000, from: 0.03, to: 0.06 },
+    progress: { label: "measuring the loudness of the voice", totalMs: voice.seconds * 1000, from: 0.03, to: 0.06 },
   });
   failOn(end, "the loudness pass");
   const measured = parseLoudness(end.stderr);

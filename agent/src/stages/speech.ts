@@ -224,7 +224,8 @@ const encode = async (context: StageContext, durationMs: number): Promise<void> 
     args: [
       ...["-loglevel", "level+warning", "-protocol_whitelist", "file", "-f", "wav", "-i", "narration.wav"],
       ...[...plain, "-c:a", "flac", "-f", "flac", "narration.flac"],
-      ...[...plain, "-c:a", "libmp3lame", "-q:a", "3", "-f", "mp3", "narration.mp3"],
+      // The copy for people: quicker search than the default, half of this stage's time for a long script otherwise.
+      ...[...plain, "-c:a", "libmp3lame", "-compression_level", "7", "-q:a", "3", "-f", "mp3", "narration.mp3"],
     ],
     progress: { label: "encoding the narration", totalMs: durationMs, from: speakingShare, to: 1 },
   });

@@ -45,7 +45,7 @@ const maxOffsetSeconds = 0.05;
 const maxEndOffsetSeconds = 0.1;
 const loudnessTolerance = 1;
 /** Under three seconds a few 0.4 s blocks decide the figure, and the delay of AAC shifts them. */
-const shortSpeech = { seconds: 3, tolerance: 2.5 };
+const shortSpeech = { seconds: 3, tolerance: 3 };
 const maxTruePeakDb = -1;
 /** The fade at the end is black for its last frames. */
 const endFadeSeconds = 0.6;

@@ -11,7 +11,7 @@ import { CompleteRequest, Offer } from "@renderplane/proto/gen/renderplane/v1/ag
 import type { Disk } from "./host.ts";
 
 /** Ids become folder names. Anything else is refused as an invalid spec. */
-export const attemptIdPattern = /^[A-Za-z0-9][A-Za-z0-9-]{0,63}$/;
+export const attemptIdPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 /** Unreadable folders that are kept for a person; the oldest goes first. */
 const maxDeadFolders = 20;
 const formatVersion = 1;

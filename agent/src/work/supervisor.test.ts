@@ -19,11 +19,12 @@ import {
   type TestAgent,
   testAllocation,
   testInput,
+  testInventory,
   testOffer,
   testTimings,
   until,
   writeProgram,
-} from "./testing.ts";
+} from "../testing.ts";
 
 let dir = "";
 let agents: TestAgent[] = [];
@@ -79,7 +80,7 @@ describe("one attempt", () => {
       context.usage({ service: "tts", provider: "espeak", unit: "character", quantity: 9 });
       return { result: { saw: end.stdout, gpu: context.gpuUuid }, outputs: [] };
     });
-    const agent = createTestAgent(dir, [kind], { inventory: { ...(await inventory()), gpus: [gpu] } });
+    const agent = createTestAgent(dir, [kind], { inventory: { ...testInventory, gpus: [gpu] } });
     agents.push(agent);
     await agent.supervisor.start();
     const result = await agent.run(testOffer("gpu", { allocation: { ...testAllocation, gpuUuid: "GPU-1" } }));
@@ -156,7 +157,7 @@ describe("one attempt", () => {
 
   test("FFmpeg's own progress file becomes the attempt's progress, weighted by the step's share", async () => {
     ffmpeg(
-      'for a in "$@"; do [ "$p" = -progress ] && f=${a#file:}; p=$a; done; for t in 1000000 2000000; do printf "out_time_us=$t\\nprogress=continue\\n" >>"$f"; sleep 0.6; done',
+      'for a in "$@"; do [ "$p" = -progress ] && f="/$(echo "$a" | cut -d/ -f2-)"; p=$a; done; for t in 1000000 2000000; do printf "out_time_us=$t\\nprogress=continue\\n" >>"$f"; sleep 0.6; done',
     );
     const kind = kindOf("shares", async (context) => {
       const progress = { label: "rendering", totalMs: 4_000, from: 0.5, to: 1 };
@@ -272,7 +273,7 @@ describe("an attempt is ended", () => {
     expect(agent.results).toEqual([]);
   });
 
-  test("[S153] by its time limit, counted from Start, with the limit in the message", async () => {
+  test("by its time limit, counted from Start, with the limit in the message", async () => {
     ffmpeg("sleep 60");
     const agent = await start([sleeper]);
     const result = await agent.run(testOffer("sleeper", { timeoutMs: 700 }));
@@ -533,7 +534,6 @@ describe("the journal", () => {
 const noSpace = (): never => {
   throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
 };
-const inventory = async () => (await import("./testing.ts")).testInventory;
 const helloAck = (verdicts: { attemptId: string; fence: bigint; action: VerdictAction }[]) => ({
   hostId: "host",
   epoch: 1n,

@@ -12,8 +12,8 @@ export type ArtifactStore = {
    */
   ingest(bytes: AsyncIterable<Uint8Array>, maxBytes: number): Promise<{ sha256: string; sizeBytes: number }>;
   /**
-   * Starts (offset 0) or continues the upload of known content. A newer call for the same digest takes over from an older
-   * one. Throws upload_conflict (the right offset is the detail of the field `/upload-offset`), digest_mismatch (what was
+   * Starts (offset 0) or continues the upload of known content. A newer call for the same digest waits for an older one, and
+   * takes over from it after a second. Throws upload_conflict (the right offset is the detail of the field `/upload-offset`), digest_mismatch (what was
    * received is removed), storage_full. When `bytes` throws, what came before it is kept for the next call.
    */
   receive(request: {

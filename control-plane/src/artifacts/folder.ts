@@ -12,6 +12,8 @@ import type { ArtifactStore, UploadState } from "./artifact-store.ts";
 
 /** An upload that nobody has continued for this long is removed at the next start; no signed address lives so long. */
 const abandonedMs = 24 * 60 * 60_000;
+/** How long a writer goes on after another one came for the same digest. */
+const turnMs = 1_000;
 const ingestPrefix = "ingest-";
 
 export const openArtifactFolder = async (folder: string): Promise<ArtifactStore> => {
@@ -133,17 +135,18 @@ const append = async (
 type Writer = {
   /** The bytes, ended with upload_conflict when a newer writer of the digest takes over, even while no byte comes. */
   watched(bytes: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array>;
-  /** Asks it to end and waits for it. */
-  supersede(): Promise<void>;
+  /** Waits for its end, and asks for it after turnMs. */
+  giveWay(): Promise<void>;
   end(): void;
 };
 
 /**
- * An agent that lost its connection comes back while the old request still waits for bytes that never come: the newer one
- * wins. Two agents with the same content take turns; each goes on where the other was, so the upload ends all the same.
+ * An agent that lost its connection comes back while the old request still waits for bytes that never come: after a while the
+ * newer one wins. Not at once: two agents with the same content would end each other for ever before either wrote a byte
+ * (seen with six). So each writes for turnMs at least, goes on where the other was, and the upload ends.
  */
 const takeOver = async (writers: Map<string, Writer>, sha256: string): Promise<Writer> => {
-  for (let older = writers.get(sha256); older !== undefined; older = writers.get(sha256)) await older.supersede();
+  for (let older = writers.get(sha256); older !== undefined; older = writers.get(sha256)) await older.giveWay();
   const ended = Promise.withResolvers<void>();
   const superseded = Promise.withResolvers<never>();
   superseded.promise.catch(() => {});
@@ -161,13 +164,18 @@ const takeOver = async (writers: Map<string, Writer>, sha256: string): Promise<W
         source.return?.()?.catch(() => {});
       }
     },
-    supersede: () => {
-      superseded.reject(
-        new RenderplaneError("upload_conflict", `A newer request continues the upload of ${sha256}.`, {
-          retryAfterMs: 1_000,
-        }),
+    giveWay: async () => {
+      const timer = setTimeout(
+        () =>
+          superseded.reject(
+            new RenderplaneError("upload_conflict", `A newer request continues the upload of ${sha256}.`, {
+              retryAfterMs: turnMs,
+            }),
+          ),
+        turnMs,
       );
-      return ended.promise;
+      await ended.promise;
+      clearTimeout(timer);
     },
     end: () => ended.resolve(),
   };

@@ -38,6 +38,9 @@ export const createRedisBus = (options: { readonly url: string; readonly log?: L
   let isStarted = false;
   let isStopped = false;
   let isConnected = false;
+  let mayHaveMissed = false;
+  const joined = Promise.withResolvers<void>();
+  const writable = Promise.withResolvers<void>();
   /** Publishes that Redis has not answered; above maxQueuedMessages new ones are dropped. */
   let unanswered = 0;
 
@@ -81,11 +84,15 @@ export const createRedisBus = (options: { readonly url: string; readonly log?: L
     subscriber.subscribe(bellChannel, ...channels.names()).then(
       () => {
         report(true);
-        bells.ringAll();
+        joined.resolve();
+        // Not at a first connection that start() waited for: nobody can have relied on bells before it.
+        if (mayHaveMissed) bells.ringAll();
+        mayHaveMissed = true;
       },
       (error) => subscriber.disconnect(!isStopped && error !== undefined),
     );
   });
+  publisher.on("ready", () => writable.resolve());
   for (const connection of [publisher, subscriber]) {
     // Without a listener an error event ends the process; ioredis dials again by itself.
     connection.on("error", (error) => report(false, error));
@@ -110,16 +117,15 @@ export const createRedisBus = (options: { readonly url: string; readonly log?: L
     start: async () => {
       if (isStarted) return;
       isStarted = true;
-      const dialled = Promise.all([publisher, subscriber].map((connection) => connection.connect().catch(() => {})));
+      for (const connection of [publisher, subscriber]) connection.connect().catch(() => {});
       let timer: NodeJS.Timeout | undefined;
-      await Promise.race([
-        dialled,
-        new Promise((resolve) => {
-          timer = setTimeout(resolve, firstReadyMs);
-        }),
-      ]);
+      const late = new Promise((resolve) => {
+        timer = setTimeout(resolve, firstReadyMs);
+      });
+      await Promise.race([Promise.all([joined.promise, writable.promise]), late]);
       clearTimeout(timer);
-      if (publisher.status !== "ready") log.warn("Redis does not answer; the bus goes on dialling");
+      mayHaveMissed = true;
+      if (!isConnected) log.warn("Redis does not answer; the bus goes on dialling");
       await probe.start();
     },
     stop: async () => {

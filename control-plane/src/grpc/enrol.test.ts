@@ -6,17 +6,8 @@ import { makeRequest } from "@renderplane/proto/kernel/certificate.ts";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openAuthority } from "../identity/authority.ts";
 import { makeJoinToken } from "../identity/join-token.ts";
-import {
-  codeOf,
-  makeId,
-  rawClient,
-  rawEnrol,
-  rawOptions,
-  rawStream,
-  serialOf,
-  startEdge,
-  type TestEdge,
-} from "./testing.ts";
+import { codeOf, rawClient, rawEnrol, rawOptions, rawStream, serialOf, startEdge, type TestEdge } from "./testing.ts";
+import { makeId } from "./testing-operations.ts";
 
 let edge: TestEdge;
 beforeEach(async () => {

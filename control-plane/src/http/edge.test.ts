@@ -4,9 +4,9 @@ import { request } from "node:http";
 import { createServer } from "node:net";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openTestEdge, sampleJob, type TestEdge } from "../testing/http-edge.ts";
 import { parseListen } from "./edge.ts";
 import { problemSchema } from "./problem.ts";
-import { openTestEdge, sampleJob, type TestEdge } from "./testing.ts";
 
 let it: TestEdge;
 beforeAll(async () => {

@@ -45,7 +45,7 @@ export type HttpEdge = Lifetime & { url(): string };
 export const createHttpEdge = (ctx: HttpContext, options: HttpEdgeOptions): HttpEdge => {
   const { host, port } = parseListen(options.listen);
   const feed = createEventFeed(ctx.bus, options.operations, ctx.log);
-  const streams = createLiveStreams(options.heartbeatMs);
+  const streams = createLiveStreams(options.metrics.setOpenStreams, options.heartbeatMs);
   const app = createApp(ctx, {
     version: options.version,
     publicUrl: options.publicUrl,

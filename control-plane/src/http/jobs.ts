@@ -130,7 +130,10 @@ export const jobRoutes = (ctx: HttpContext, operations: HttpOperations): OpenAPI
   const app = new OpenAPIHono<HttpEnv>({ defaultHook: refuseInvalid });
   describeBody(app, submit, {
     "application/json": submissionSchema,
-    "multipart/form-data": z.object({ job: submissionSchema, media: z.array(z.string().openapi({ format: "binary" })).optional() }),
+    "multipart/form-data": z.object({
+      job: submissionSchema,
+      media: z.array(z.string().openapi({ format: "binary" })).optional(),
+    }),
   });
   describeBody(app, cancel, { "application/json": cancelSchema }, false);
 

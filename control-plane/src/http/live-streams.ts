@@ -15,10 +15,9 @@ export type LiveStreams = Lifetime & {
   checkRoom(): void;
   /** Returns how to take it out again. */
   add(stream: LiveStream): () => void;
-  count(): number;
 };
 
-export const createLiveStreams = (heartbeatMs = defaultHeartbeatMs): LiveStreams => {
+export const createLiveStreams = (onCount: (open: number) => void, heartbeatMs = defaultHeartbeatMs): LiveStreams => {
   const open = new Set<LiveStream>();
   let isClosing = false;
   const beat = rhythm({
@@ -47,8 +46,11 @@ export const createLiveStreams = (heartbeatMs = defaultHeartbeatMs): LiveStreams
     },
     add: (stream) => {
       open.add(stream);
-      return () => void open.delete(stream);
+      onCount(open.size);
+      return () => {
+        open.delete(stream);
+        onCount(open.size);
+      };
     },
-    count: () => open.size,
   };
 };

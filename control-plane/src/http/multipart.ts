@@ -11,6 +11,7 @@ import { checkMediaName, type MediaGroup, mediaRefused, sniffBytes, sniffMedia, 
 import type { Upload } from "./operations.ts";
 
 export type UploadedMedia = Upload & { readonly original: string; readonly group: MediaGroup };
+type Received = Omit<UploadedMedia, "name"> & { readonly extension: string };
 export type MultipartSubmission = { readonly body: unknown; readonly media: readonly UploadedMedia[] };
 
 export const readMultipart = async (
@@ -25,14 +26,9 @@ export const readMultipart = async (
   const originals = new Set<string>();
   const open = new Set<BusboyFileStream>();
   const texts: Buffer[] = [];
-  const files: Promise<UploadedMedia | undefined>[] = [];
-  const names = new Set<string>();
+  const files: Promise<Received | undefined>[] = [];
 
-  const takeFile = async (
-    field: string,
-    stream: BusboyFileStream,
-    name: string,
-  ): Promise<UploadedMedia | undefined> => {
+  const takeFile = async (field: string, stream: BusboyFileStream, name: string): Promise<Received | undefined> => {
     if (field === "job") {
       texts.push(await readBytes(stream, maxJobBodyBytes));
       return undefined;
@@ -49,23 +45,24 @@ export const readMultipart = async (
       throw error;
     });
     const head = stored.sizeBytes === 0 ? new Uint8Array() : await artifacts.head(stored.sha256, sniffBytes);
-    const { mediaType, group, extension } = await sniffMedia(name, head, stored.sizeBytes);
-    const safe = storedName(name, extension, names);
-    names.add(safe);
-    return { ...stored, name: safe, original: name, mediaType, group };
+    return { ...stored, original: name, ...(await sniffMedia(name, head, stored.sizeBytes)) };
   };
 
   try {
     await new Promise<void>((resolve, reject) => {
+      let isOver = false;
       const leave = (error: unknown) => {
+        isOver = true;
         incoming.unpipe(form);
         reject(error);
       };
       form.on("file", (field, stream, name) => {
+        // A chunk that the parser had already taken in may still bring parts.
+        if (isOver) return stream.resume();
         open.add(stream);
         // The parser reports a part that breaks off on the part itself; the form's own error says the same.
         stream.on("error", () => {});
-        const taken = takeFile(field, stream, name).finally(() => open.delete(stream));
+        const taken = takeFile(field, stream, unescaped(name)).finally(() => open.delete(stream));
         taken.catch(leave);
         files.push(taken);
       });
@@ -84,14 +81,14 @@ export const readMultipart = async (
       });
       incoming.pipe(form);
     });
-    const media = (await Promise.all(files)).filter((file) => file !== undefined);
+    const received = (await Promise.all(files)).filter((file) => file !== undefined);
     const [text, second] = texts;
     if (text === undefined || second !== undefined)
       throw new RenderplaneError(
         "malformed_body",
         `The form needs exactly one part named job with the JSON of the job, got ${texts.length}.`,
       );
-    return { body: parseJson(text), media };
+    return { body: parseJson(text), media: named(received) };
   } catch (error) {
     // Ends the writers that still wait for bytes, so that no partial file stays open.
     for (const stream of open) stream.destroy(error instanceof Error ? error : new Error(String(error)));
@@ -99,6 +96,20 @@ export const readMultipart = async (
     throw error;
   }
 };
+
+/** Files end in any order; names are given in the order of the form, so that a repeated submission is the same submission. */
+const named = (received: readonly Received[]): UploadedMedia[] => {
+  const taken = new Set<string>();
+  return received.map(({ extension, ...file }) => {
+    const name = storedName(file.original, extension, taken);
+    taken.add(name);
+    return { ...file, name };
+  });
+};
+
+/** Senders write a quote and line ends inside a filename as %22, %0D and %0A, and nothing else in that way (WHATWG). */
+const unescaped = (name: string): string =>
+  name.replace(/%(22|0D|0A)/gi, (_all, code: string) => String.fromCharCode(Number.parseInt(code, 16)));
 
 const openForm = (incoming: IncomingMessage) => {
   try {

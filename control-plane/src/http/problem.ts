@@ -59,8 +59,10 @@ export const problemResponse = (
 const problemType = (code: ErrorCode): string => `urn:renderplane:problem:${code}`;
 
 const isLegacy = (path: string): boolean => path.startsWith("/pipeline/");
-/** The older clients know 400 for a refused request and 404 for an unknown video; faults of ours stay 5xx. */
-const legacyStatus = (status: number): number => (status < 500 && status !== 404 ? 400 : status);
+/** Answers that are about the address or the sender, not about what the request says. */
+const keptStatuses: readonly number[] = [403, 404, 405];
+/** The older clients know 400 for a refused request; faults of ours stay 5xx. */
+const legacyStatus = (status: number): number => (status >= 500 || keptStatuses.includes(status) ? status : 400);
 
 /** The problem answers of a route for the OpenAPI document: one entry a status. */
 export const problems = (...codes: readonly ErrorCode[]) =>

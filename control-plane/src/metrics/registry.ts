@@ -24,6 +24,8 @@ export type Metrics = {
   /** For the replica that published them, and only for that one. */
   observeEvents(events: readonly EventRow[]): void;
   observeRequest(request: RequestSeen): void;
+  /** SSE and WebSocket streams that are open at this replica. */
+  setOpenStreams(count: number): void;
 };
 
 /** Streams and transfers last as long as their clients like; in a latency they would drown everything else. */
@@ -75,6 +77,12 @@ export const createMetrics = (options: {
     registers,
   });
 
+  const openStreams = new Gauge({
+    name: "pipeline_api_open_streams",
+    help: "Open SSE and WebSocket streams",
+    registers,
+  });
+
   const readLevels = async () => {
     try {
       const [jobCounts, stageCounts] = await Promise.all([options.levels.countJobs(), options.levels.countStages()]);
@@ -98,6 +106,7 @@ export const createMetrics = (options: {
     observeEvents: (seen) => {
       for (const event of seen) events.observe(event);
     },
+    setOpenStreams: (count) => openStreams.set(count),
     observeRequest: ({ endpoint, method, status, seconds }) => {
       const verb = methods.has(method) ? method : "other";
       requests.inc({ endpoint, method: verb, status: String(status) });

@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
-import { afterEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { createEmbedded, type Embedded } from "./embedded.ts";
 import { findPackagedPostgres, linkLibraries } from "./packaged-postgres.ts";
 import { connectPostgres } from "./postgres.ts";
@@ -34,6 +34,21 @@ const closedFolder = async (): Promise<string> => {
   cleanups.push(() => rm(path, { recursive: true, force: true }));
   return path;
 };
+/** A data folder that has been used before: only two tests are about the first start, which costs a second of both cores. */
+let used: string;
+beforeAll(async () => {
+  used = realpathSync(await mkdtemp(join(tmpdir(), "renderplane-used-")));
+  const server = createEmbedded({ dataDir: join(used, "data"), log: silentLogger() });
+  await server.start();
+  await server.stop();
+});
+afterAll(() => rm(used, { recursive: true, force: true }));
+const usedFolder = async (): Promise<string> => {
+  const path = join(await closedFolder(), "data");
+  execFileSync("cp", ["-a", join(used, "data"), path]);
+  return path;
+};
+
 const embedded = (dataDir: string): Embedded => {
   const server = createEmbedded({ dataDir, log: silentLogger() });
   cleanups.push(() => server.stop());
@@ -99,7 +114,7 @@ test("makes its database once, keeps it over a restart, and leaves no process be
 });
 
 test("a second control plane on the folder is refused; after a kill -9 the next one adopts the running server", async () => {
-  const folder = join(await closedFolder(), "data");
+  const folder = await usedFolder();
   const first = await otherControlPlane(folder);
   expect(first.output()).toBe("started\n");
   const cluster = join(folder, "cluster");
@@ -125,7 +140,7 @@ test("a second control plane on the folder is refused; after a kill -9 the next 
 });
 
 test("a server that is killed with -9 comes back by itself with every commit", async () => {
-  const folder = join(await closedFolder(), "data");
+  const folder = await usedFolder();
   const server = embedded(folder);
   await server.start();
   const db = connectPostgres({ ...server.address, applicationName: "test", poolMax: 2 });
@@ -149,7 +164,7 @@ test("a server that is killed with -9 comes back by itself with every commit", a
 });
 
 test("a pid file that names a foreign process does not keep it from starting, and that process is left alone", async () => {
-  const folder = join(await closedFolder(), "data");
+  const folder = await usedFolder();
   const server = embedded(folder);
   await server.start();
   await server.stop();
@@ -183,7 +198,10 @@ test("a first start that was cut off is made again, and a folder of another vers
 });
 
 test("a data folder whose path is too long for a socket works through a short private one", async () => {
-  const folder = join(await closedFolder(), "d".repeat(100), "data");
+  const long = join(await closedFolder(), "d".repeat(100));
+  mkdirSync(long);
+  const folder = join(long, "data");
+  execFileSync("cp", ["-a", join(used, "data"), folder]);
   const server = embedded(folder);
   await server.start();
   expect(await query(server, "select 1 as one")).toEqual([{ one: 1 }]);

@@ -118,8 +118,10 @@ export const badAnswer = (callee: Callee, what: string, evidence = ""): StageFai
     evidence: withoutKey(callee, evidence.slice(0, maxEvidenceCharacters)),
   });
 
+/** Placeholders of servers that want no key, like "none", are words of ordinary messages. */
+const minKeyCharacters = 8;
 const withoutKey = (callee: Callee, text: string): string =>
-  callee.apiKey === "" ? text : text.replaceAll(callee.apiKey, "***");
+  callee.apiKey.length < minKeyCharacters ? text : text.replaceAll(callee.apiKey, "***");
 
 const causesOf = (error: unknown): Error[] => {
   const causes: Error[] = [];

@@ -1,4 +1,4 @@
-// A supervisor on a temporary folder with a control plane of the test's own: offers, answers, results and a small artifact
+// For tests of the work room: a supervisor on a temporary folder with a control plane of the test's own: offers, answers, results and a small artifact
 // server that speaks the real protocol over a real socket. Programs are real; "ffmpeg" may be a shell script of the test.
 import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -16,11 +16,11 @@ import {
 import type { Allocation, Input, Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import type { Timings } from "@renderplane/proto/kernel/limits.ts";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
-import { createHost } from "../machine/host.ts";
-import { createArtifacts } from "./artifacts.ts";
-import { openCache } from "./cache.ts";
-import type { ControlPlane, StageContext, StageEnd, StageKind } from "./contract.ts";
-import { createSupervisor, type SupervisorOptions } from "./supervisor.ts";
+import { createHost } from "./machine/host.ts";
+import { createArtifacts } from "./work/artifacts.ts";
+import { openCache } from "./work/cache.ts";
+import type { ControlPlane, StageContext, StageEnd, StageKind } from "./work/contract.ts";
+import { createSupervisor, type SupervisorOptions } from "./work/supervisor.ts";
 
 export const testTimings: Timings = {
   heartbeatMs: 200,
@@ -67,7 +67,7 @@ let fences = 0n;
 export const testOffer = (kind: string, more: Partial<Offer> = {}): Offer => {
   fences += 1n;
   return {
-    attemptId: `attempt-${fences}-${process.pid}`,
+    attemptId: `a_${process.pid}-${fences}`,
     fence: fences,
     jobId: "job-1",
     stage: "stage-1",

@@ -1,34 +1,32 @@
-// A real HTTP edge for tests: a socket on 127.0.0.1, a real database, a folder of artifacts, the memory bus and the real
-// operations, of which a test may replace some. Only tests import this. close() leaves nothing behind.
+// A real HTTP edge for tests, on top of the test engine: a socket on 127.0.0.1, a real database, a folder of artifacts, the
+// memory bus and the real operations, of which a test may replace some. Only tests import this. close() leaves nothing behind.
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { defaultTimings } from "@renderplane/proto/kernel/limits.ts";
-import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
 import { createAddressSigner } from "../artifacts/address-signer.ts";
 import { openArtifactFolder } from "../artifacts/folder.ts";
-import { createMemoryBus } from "../bus/memory.ts";
-import { openAuthority } from "../identity/authority.ts";
-import { loadPipelines, loadPrices } from "../load-data.ts";
-import { createMetrics, type Metrics } from "../metrics/registry.ts";
+import { bindHttpOperations } from "../http/bind.ts";
+import { createHttpEdge, type HttpEdge, type HttpEdgeOptions } from "../http/edge.ts";
+import type { HttpOperations } from "../http/operations.ts";
+import { createMetrics } from "../metrics/registry.ts";
 import type { Context } from "../operations/context.ts";
 import { relayEvents } from "../operations/relay-events.ts";
-import { openTestDatabase } from "../store/testing.ts";
-import { bindHttpOperations } from "./bind.ts";
-import { createHttpEdge, type HttpEdge, type HttpEdgeOptions } from "./edge.ts";
-import type { HttpOperations } from "./operations.ts";
+import { type Engine, openEngine } from "./engine.ts";
 
 export type TestEdge = {
   readonly ctx: Context;
+  /** Plays hosts: places, accepts and finishes. */
+  readonly engine: Engine;
   readonly edge: HttpEdge;
-  readonly metrics: Metrics;
   readonly url: string;
+  /** The folder of artifacts. */
+  readonly folder: string;
   /** Publishes what the operations wrote, as the relay does, and feeds the metrics. */
   relay(): Promise<void>;
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
   get(path: string, headers?: Record<string, string>): Promise<Response>;
-  /** Submits a small job and answers its id. */
+  /** Submits a small job over HTTP and answers its id. */
   submit(change?: Record<string, unknown>): Promise<string>;
   close(): Promise<void>;
 };
@@ -42,29 +40,16 @@ export const openTestEdge = async (
     readonly settings?: Partial<Context["settings"]>;
   } = {},
 ): Promise<TestEdge> => {
-  const database = await openTestDatabase();
-  const dir = await mkdtemp(join(tmpdir(), "renderplane-http-"));
-  const pipelines = await loadPipelines(undefined);
+  const engine = await openEngine({ ...(change.settings && { settings: change.settings }) });
+  const folder = await mkdtemp(join(tmpdir(), "renderplane-http-"));
   let edge: HttpEdge | undefined;
-  const ctx: Context = {
-    db: database.db,
-    bus: createMemoryBus(),
-    pipelines,
-    prices: await loadPrices(undefined),
-    timings: defaultTimings,
-    artifacts: await openArtifactFolder(join(dir, "artifacts")),
+  // The engine's own context gets them too: what a played host puts is what the edge serves.
+  const ctx: Context = Object.assign(engine.ctx, {
+    artifacts: await openArtifactFolder(folder),
     signer: createAddressSigner({ baseUrl: () => edge?.url() ?? "", secret: randomBytes(32) }),
-    authority: (await openAuthority(undefined)).authority,
-    replica: "test",
-    log: silentLogger(),
-    settings: {
-      queueDepth: 100,
-      costLimits: { warning: 2_500_000n, critical: 2_800_000n, halt: 3_000_000n },
-      ...change.settings,
-    },
-  };
+  });
   const operations = { ...bindHttpOperations(ctx), ...change.operations };
-  const stages = [...new Set([...pipelines.values()].flatMap((p) => p.stages.map((s) => s.name)))];
+  const stages = [...new Set([...ctx.pipelines.values()].flatMap((p) => p.stages.map((s) => s.name)))];
   const metrics = createMetrics({ version: "1.2.3", stages, levels: operations });
   const created = createHttpEdge(ctx, {
     listen: "127.0.0.1:0",
@@ -75,8 +60,17 @@ export const openTestEdge = async (
     ...change.options,
   });
   edge = created;
-  await ctx.bus.start();
-  await created.start();
+  const close = async () => {
+    await created.stop();
+    await engine.close();
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    await created.start();
+  } catch (error) {
+    await close();
+    throw error;
+  }
   const url = created.url();
   const post: TestEdge["post"] = (path, body, headers = {}) =>
     fetch(url + path, {
@@ -86,9 +80,10 @@ export const openTestEdge = async (
     });
   return {
     ctx,
+    engine,
     edge: created,
-    metrics,
     url,
+    folder,
     relay: async () => metrics.observeEvents(await relayEvents(ctx)),
     post,
     get: (path, headers = {}) => fetch(url + path, { headers }),
@@ -97,12 +92,7 @@ export const openTestEdge = async (
       const { id } = (await answer.json()) as { id: string };
       return id;
     },
-    close: async () => {
-      await created.stop();
-      await ctx.bus.stop();
-      await database.close();
-      await rm(dir, { recursive: true, force: true });
-    },
+    close,
   };
 };
 

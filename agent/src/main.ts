@@ -1,0 +1,41 @@
+#!/usr/bin/env node
+// The agent as a process: reads the environment, starts everything, stops in order at SIGINT or SIGTERM. Running work is left
+// to its shims and adopted by the next start.
+// Exit codes: 0 stopped in order, 1 a fault, 2 a setting, a token or a program that cannot be used (one sentence on stderr).
+import module from "node:module";
+import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
+import { ConfigError, redacted } from "@renderplane/proto/kernel/process/environment.ts";
+import { untilSignal } from "@renderplane/proto/kernel/process/lifecycle.ts";
+import { createLogger } from "@renderplane/proto/kernel/process/logger.ts";
+
+// Types are stripped once, not at every start: an agent that restarts has leases running.
+module.enableCompileCache();
+const { readConfig, settings } = await import("./config.ts");
+const { startAgent } = await import("./agent.ts");
+
+const run = async (): Promise<number> => {
+  const config = readConfig(process.env);
+  const log = createLogger({ level: config.logLevel, process: "agent" });
+  log.info({ settings: redacted(settings, config) }, "starting");
+  const signalled = untilSignal();
+  const agent = await startAgent(config, log);
+  log.info({ hostId: agent.hostId() }, "started");
+  const signal = await signalled;
+  log.info({ signal }, "stopping, running work is left to its shims");
+  await agent.stop();
+  log.info("stopped");
+  return 0;
+};
+
+/** A refusal by name (a used token, a wrong pin) is a person's to mend, like a setting. */
+const isForPeople = (error: unknown): error is Error =>
+  error instanceof ConfigError || error instanceof RenderplaneError;
+
+process.exitCode = await run().catch((error: unknown) => {
+  process.stderr.write(
+    isForPeople(error) ? `${error.message}\n` : `${error instanceof Error ? error.stack : String(error)}\n`,
+  );
+  return isForPeople(error) ? 2 : 1;
+});
+// A part that was left behind at the deadline must not keep the process.
+process.exit();
