@@ -57,6 +57,7 @@ const main = async (): Promise<number> => {
     });
   const stopped = () => (abort.signal.reason === "SIGTERM" ? 143 : 130);
   let system: RunningSystem | undefined;
+  let noted = Promise.resolve();
   try {
     const dataDir = await openFolder(options.dataDir);
     await takeFolder(dataDir, say);
@@ -67,7 +68,12 @@ const main = async (): Promise<number> => {
         port: options.port,
         say,
         signal: abort.signal,
-        onStarted: (pids) => writeSession(dataDir, `http://127.0.0.1:${options.port}`, pids),
+        onStarted: (pids) => {
+          // Two starts at once must not write at once.
+          noted = noted
+            .then(() => writeSession(dataDir, `http://127.0.0.1:${options.port}`, pids))
+            .catch((error: unknown) => say(`quickstart.json could not be written: ${error}`));
+        },
       });
       const exitCode = await makeVideo(system, { ...options, dataDir }, abort.signal);
       if (options.isOnce) return exitCode;
@@ -76,6 +82,7 @@ const main = async (): Promise<number> => {
       return exitCode;
     } finally {
       await system?.stop();
+      await noted;
       await leaveFolder(dataDir);
     }
   } catch (error) {

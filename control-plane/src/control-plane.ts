@@ -79,8 +79,8 @@ const compose = async (
   const db = connectPostgres({ ...address, applicationName: `renderplane ${config.replica}`, poolMax, log });
   await start(db);
 
-  const { authority } = openAuthority(
-    await installationValue(db.direct, "authority", async () => openAuthority(undefined).toSave),
+  const { authority } = await openAuthority(
+    await installationValue(db.direct, "authority", async () => (await openAuthority(undefined)).toSave),
   );
   const saved = await installationValue(db.direct, "signing", async () => ({
     secret: randomBytes(32).toString("hex"),

@@ -53,6 +53,10 @@ export type Fleet = {
   startAgent(name: string, env?: NodeJS.ProcessEnv): Promise<void>;
   /** SIGKILL to one process, and to nothing that it started. Resolves when it is gone. */
   kill9(name: string): Promise<void>;
+  /** SIGTERM; answers the exit code. */
+  terminate(name: string): Promise<number | null>;
+  /** Starts another control plane on the same data folder but other ports, and waits until it has ended. */
+  startSecond(): Promise<{ readonly code: number | null; readonly stderr: string }>;
   agentDir(name: string): string;
   api<T = Body>(method: string, path: string, body?: unknown): Promise<Answer<T>>;
   /** Submits as JSON, or as a form when there is media. */
@@ -173,6 +177,20 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
       await waitFor(`${name} online`, isOnline, 60_000, name);
     },
     kill9: (name) => end(name, "SIGKILL"),
+    terminate: async (name) => {
+      await end(name, "SIGTERM");
+      return children.get(name)?.exitCode ?? null;
+    },
+    startSecond: async () => {
+      const child = launch("second", "control-plane/src/main.ts", {
+        RENDERPLANE_DATA_DIR: join(dir, "control-plane"),
+        RENDERPLANE_LISTEN: "127.0.0.1:0",
+        RENDERPLANE_GRPC_LISTEN: "127.0.0.1:0",
+        RENDERPLANE_ENROL_LISTEN: "127.0.0.1:0",
+      });
+      await new Promise((resolve) => child.once("close", resolve));
+      return { code: child.exitCode, stderr: tail("second") };
+    },
     agentDir: (name) => join(dir, "agents", name),
     api,
     post: (body, media = []) => {
@@ -225,13 +243,14 @@ export const stageOf = (job: JobJson, name: string): StageJson => {
   return found;
 };
 
-/** Pids of this machine whose environment carries the marker of an attempt: what a host really runs. */
+/** Pids of this machine whose environment carries the marker of an attempt (its folder): what a host really runs. */
 export const processesOf = async (attemptId: string): Promise<number[]> => {
   const found: number[] = [];
   for (const entry of await readdir("/proc")) {
     if (!/^\d+$/.test(entry)) continue;
     const environment = await readFile(`/proc/${entry}/environ`, "latin1").catch(() => "");
-    if (environment.split("\0").includes(`RENDERPLANE_ATTEMPT=${attemptId}`)) found.push(Number(entry));
+    const isMarked = (line: string) => line.startsWith("RENDERPLANE_ATTEMPT=") && line.endsWith(attemptId);
+    if (environment.split("\0").some(isMarked)) found.push(Number(entry));
   }
   return found;
 };

@@ -30,6 +30,8 @@ export const keepProcess = async (options: {
   readonly env: () => Promise<NodeJS.ProcessEnv>;
   readonly logFile: string;
   readonly onRestart: (message: string) => void;
+  /** After every start, when the pid is known. */
+  readonly onStarted?: (() => void) | undefined;
 }): Promise<KeptProcess> => {
   let child: ChildProcess | undefined;
   let isStopping = false;
@@ -55,6 +57,7 @@ export const keepProcess = async (options: {
       ended(signal ? `was ended by ${signal}` : `ended with exit code ${code}`, startedMs),
     );
     await log.close();
+    options.onStarted?.();
   };
   const ended = (how: string, startedMs: number) => {
     count++;
@@ -96,7 +99,7 @@ const putAside = async (file: string): Promise<void> => {
 };
 
 /** Lines of a printed stack that say nothing to somebody who only wants to know why it ended. */
-const stackLine = /^(at |node:|Node\.js v|throw |\^+$|[{}\]]|code: |requireStack)/;
+const stackLine = /^(at |node:|Node\.js v|throw |\^+$|[{}\]]|code: |requireStack|triggerUncaught|file:\/\/)/;
 
 /** The last words of a log for a person: messages of pino lines from warning up, other lines without their stack. */
 export const lastWords = async (file: string): Promise<string> => {

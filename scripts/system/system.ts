@@ -41,7 +41,8 @@ export type SystemOptions = {
   readonly signal: AbortSignal;
   /** More settings for both processes. */
   readonly env?: NodeJS.ProcessEnv;
-  readonly onStarted?: (pids: readonly number[]) => Promise<void>;
+  /** After every start of a process, with the pids of all. */
+  readonly onStarted?: (pids: readonly number[]) => void;
 };
 
 export const startSystem = async (options: SystemOptions): Promise<RunningSystem> => {
@@ -64,9 +65,10 @@ export const startSystem = async (options: SystemOptions): Promise<RunningSystem
       env,
       logFile: join(logs, `${name}.log`),
       onRestart: options.say,
+      onStarted: () => options.onStarted?.(pids()),
     });
     kept.push(process);
-    await options.onStarted?.(pids());
+    options.onStarted?.(pids());
     return process;
   };
 

@@ -1,14 +1,14 @@
 // How an agent joins: what a token becomes, what is refused with which words, and what a lost answer or an impostor costs.
-import { createPublicKey, X509Certificate } from "node:crypto";
+import { createPublicKey } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { signCertificate } from "@renderplane/proto/kernel/certificate.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { identityPath, newKey, pemOf } from "../../agent/src/link/identity.ts";
 import { until } from "../../control-plane/src/grpc/testing.ts";
 import { createFakeOperations } from "../../control-plane/src/grpc/testing-operations.ts";
 import { openAuthority } from "../../control-plane/src/identity/authority.ts";
+import { signCertificate } from "../../control-plane/src/identity/x509.ts";
 import { failure, type Stage, setStage } from "./stage.ts";
 
 let stage: Stage;
@@ -50,15 +50,12 @@ describe("enrolment", () => {
 
   test("a server that shows the right authority, but has no certificate of it, is not told the token", async () => {
     const edge = await stage.serve();
-    const root = new X509Certificate(edge.authority.authorities);
     // Everything in it is right but the signature: the pin is found in the chain, so only verification can tell.
     const own = newKey();
-    const { pem } = signCertificate({
+    const { pem } = await signCertificate({
       subject: "control plane",
-      issuer: root.subject.replace("CN=", ""),
       publicKey: createPublicKey(own),
-      issuerPublicKey: root.publicKey,
-      issuerKey: own,
+      issuer: { certificate: edge.authority.authorities, key: own },
       use: "server",
       names: [{ dns: "localhost" }, { ip: "127.0.0.1" }],
       notBefore: new Date(Date.now() - 60_000),
@@ -99,7 +96,7 @@ describe("enrolment", () => {
   });
 
   test("an answer that was lost is asked for again with the same key and wastes no token", async () => {
-    const authority = openAuthority(undefined).authority;
+    const { authority } = await openAuthority(undefined);
     const operations = createFakeOperations(authority);
     let isLost = true;
     const edge = await stage.serve({

@@ -66,7 +66,7 @@ describe("who may not come in", () => {
   });
 
   test("an expired certificate is named with its date", async () => {
-    const authority = openAuthority(undefined, () => Date.now() - 80 * 3_600_000).authority;
+    const { authority } = await openAuthority(undefined, () => Date.now() - 80 * 3_600_000);
     const edge = await stage.serve({ authority, operations: createFakeOperations(authority) }, undefined);
     const operations = createFakeOperations(authority);
     const real = await stage.serve({ authority, operations });

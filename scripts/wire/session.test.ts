@@ -43,7 +43,7 @@ describe("a session", () => {
   });
 
   test("leases count from when a heartbeat was sent, never from its acknowledgement", async () => {
-    const authority = openAuthority(undefined).authority;
+    const { authority } = await openAuthority(undefined);
     const operations = createFakeOperations(authority);
     const slowMs = 150;
     const recordHealth: typeof operations.recordHealth = async (seen) => {
@@ -182,7 +182,7 @@ describe("a session", () => {
 
 test("a certificate past two thirds of its life is renewed with a new key, and the session goes on with it", async () => {
   // Issued 60 of its 72 hours ago.
-  const authority = openAuthority(undefined, () => Date.now() - 60 * 3_600_000).authority;
+  const { authority } = await openAuthority(undefined, () => Date.now() - 60 * 3_600_000);
   const operations = createFakeOperations(authority);
   const edge = await stage.serve({ authority, operations });
   const { link, supervisor } = stage.linkTo(edge, {

@@ -6,12 +6,12 @@ import { connect, type DetailedPeerCertificate } from "node:tls";
 import { Metadata } from "@grpc/grpc-js";
 import { type EnrolResponse, EnrolServiceClient } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
-import { makeRequest } from "@renderplane/proto/kernel/certificate.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { parseJoinToken } from "@renderplane/proto/kernel/join-token.ts";
 import { channelTo, splitAddress } from "./client.ts";
 import { fromGrpc } from "./errors.ts";
 import { enrolmentKey, type Identity, pemOf, saveIdentity } from "./identity.ts";
+import { makeRequest } from "./signing-request.ts";
 
 const callLimitMs = 10_000;
 /** A chain is our leaf and our authority; a longer one is somebody else's. */
@@ -30,10 +30,11 @@ export const enrol = async ({ dir, name, address, token, inventory }: Enrolment)
   const { pin } = parseJoinToken(token);
   const authority = await authorityOf(address, pin);
   const key = await enrolmentKey(dir);
+  const csr = await makeRequest(key);
   const channel = channelTo(address, authority);
   const client = new EnrolServiceClient(address, channel.credentials, channel.options);
   try {
-    const request = { token: token.trim(), csr: makeRequest(key), name, inventory };
+    const request = { token: token.trim(), csr, name, inventory };
     const response = await new Promise<EnrolResponse>((resolve, reject) => {
       client.enrol(request, new Metadata(), { deadline: Date.now() + callLimitMs }, (error, answer) =>
         error ? reject(fromGrpc(error)) : resolve(answer),

@@ -2,11 +2,11 @@
 // crash at any point leaves one that works: the old certificate stays valid for a while after a renewal.
 import { X509Certificate } from "node:crypto";
 import type { AgentServiceClient } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
-import { makeRequest } from "@renderplane/proto/kernel/certificate.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import { renewCertificate } from "./complete.ts";
 import { type Identity, newKey, pemOf, saveIdentity } from "./identity.ts";
+import { makeRequest } from "./signing-request.ts";
 
 const share = 2 / 3;
 /** Of the lifetime, both ways: a fleet that enrolled together does not renew together. */
@@ -34,7 +34,7 @@ export const createRenewalOfIdentity = (parts: {
       const client = parts.client();
       if (!client) return parts.pauseMs;
       const key = newKey();
-      const { certificate, authorities } = await renewCertificate(client, { csr: makeRequest(key) });
+      const { certificate, authorities } = await renewCertificate(client, { csr: await makeRequest(key) });
       const identity: Identity = { ...old, key: pemOf(key), certificate, authorities };
       await saveIdentity(parts.dir, identity);
       parts.log.info({ validTo: new X509Certificate(certificate).validTo }, "certificate renewed");

@@ -113,17 +113,15 @@ describe("render", () => {
     ["odd dimensions and 4:4:4", ["odd.mkv"]],
     ["a variable frame rate", ["variable-rate.mkv"]],
     ["a portrait clip and non-square pixels", ["portrait.mp4", "anamorphic.mp4"]],
-    [
-      "a picture of odd size, one with alpha, one of 1x1, one of 3x2000",
-      ["picture.jpg", "alpha.png", "dot.png", "strip.png"],
-    ],
+    ["a picture of odd size and one with alpha", ["picture.jpg", "alpha.png"]],
+    ["a picture of 1x1 and one of 3x2000", ["dot.png", "strip.png"]],
     ["an animation", ["animation.gif"]],
   ] as const)("[S160] renders %s to exactly the planned frames", async (_, scenes) => {
     const made = setUp({ scenes });
     const { result } = await renderStage.run(made.context);
     // ceil((speech + half a second) * 30); the stage itself compared the file with this plan.
     const speech = (await probe(made.context, "test-probe", "inputs/000", "speech")).durationSeconds ?? 0;
-    expect(result.frames).toBe(Math.ceil((speech + 0.5) * 30));
+    expect(result).toMatchObject({ frames: Math.ceil((speech + 0.5) * 30), scenes_shown: scenes.length });
   });
 
   test("rotation metadata is followed: what the telephone showed as upright fills the picture upright", async () => {

@@ -93,6 +93,8 @@ export const renderStage: StageKind = {
         ...(encoded.fallback === "" ? {} : { gpu_fallback: encoded.fallback.slice(0, 500) }),
         frames: timeline.totalFrames,
         fps: timeline.fps,
+        // Fewer than were given when the speech is too short to show them all, more when they come round again.
+        scenes_shown: timeline.slots.length,
         loudness: { measured_lufs: measured.integratedLufs, gain_db: Math.round(gainDb * 100) / 100 },
         tail: tailSeconds,
         // Where a standing picture is the plan and no fault, for the validation.

@@ -70,8 +70,8 @@ export const createTestMedia = (): TestMedia => {
   return { dir, make, run, remove: () => rmSync(dir, { recursive: true, force: true }) };
 };
 
-/** A spoken sentence of about two seconds. */
-export const speak = (media: TestMedia, text = "This is a short test of the voice, nothing more."): string => {
+/** A spoken sentence of two seconds: long enough for two scenes and their crossfade. */
+export const speak = (media: TestMedia, text = "This is a short test of the voice."): string => {
   const wav = path.join(media.dir, "speech.wav");
   const spoken = spawnSync("espeak-ng", ["-v", "en-us", "--stdin", "-w", wav], { input: text, encoding: "utf8" });
   if (spoken.status !== 0) throw new Error(`espeak-ng failed: ${spoken.stderr}`);

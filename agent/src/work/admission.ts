@@ -64,7 +64,8 @@ const refuse = (refusal: Refusal, reason: string): Refused => ({ ok: false, refu
 
 /** What is wrong with the offer, or undefined. Fields of params and request are the stage kind's to check. */
 const invalidField = (offer: Offer): string | undefined => {
-  if (!attemptIdPattern.test(offer.attemptId)) return "attempt_id: must be letters, digits, dashes and underscores, at most 64";
+  if (!attemptIdPattern.test(offer.attemptId))
+    return "attempt_id: must be letters, digits, dashes and underscores, at most 64";
   if (offer.timeoutMs <= 0) return `timeout_ms: must be more than 0, got ${offer.timeoutMs}`;
   if (offer.inputs.length > maxInputsPerStage)
     return `inputs: ${offer.inputs.length}, at most ${maxInputsPerStage} are allowed`;

@@ -7,7 +7,6 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { createHost } from "../machine/host.ts";
 import { markedProcesses } from "../machine/proc.ts";
 import { markerName } from "../machine/process.ts";
-import { type StageContext, StageFailure, type StageKind } from "./contract.ts";
 import {
   createTestAgent,
   createTestDir,
@@ -25,6 +24,7 @@ import {
   until,
   writeProgram,
 } from "../testing.ts";
+import { type StageContext, StageFailure, type StageKind } from "./contract.ts";
 
 let dir = "";
 let agents: TestAgent[] = [];

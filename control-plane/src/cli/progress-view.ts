@@ -88,8 +88,9 @@ const noteOf = (stage: StageJson): string => {
       return stage.elapsed_seconds === null ? "done" : `done in ${formatDuration(stage.elapsed_seconds * 1000)}`;
     case "running": {
       const left = stage.eta_seconds === null ? "" : `about ${formatDuration(stage.eta_seconds * 1000)} left`;
-      const host = stage.attempts.at(-1)?.host ?? "";
-      return [stage.step, left, host].filter((part) => part !== "").join(", ") || "running";
+      const host = stage.attempts.at(-1)?.host;
+      const doing = `${stage.step === "" ? "running" : stage.step}${host === undefined ? "" : ` on ${host}`}`;
+      return left === "" ? doing : `${doing}, ${left}`;
     }
     case "pending":
       return "waits for an earlier stage";

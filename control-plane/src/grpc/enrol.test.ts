@@ -2,10 +2,10 @@
 import { createPrivateKey, generateKeyPairSync } from "node:crypto";
 import { credentials } from "@grpc/grpc-js";
 import { AgentServiceClient } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
-import { makeRequest } from "@renderplane/proto/kernel/certificate.ts";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openAuthority } from "../identity/authority.ts";
 import { makeJoinToken } from "../identity/join-token.ts";
+import { makeRequest } from "../identity/testing.ts";
 import { codeOf, rawClient, rawEnrol, rawOptions, rawStream, serialOf, startEdge, type TestEdge } from "./testing.ts";
 import { makeId } from "./testing-operations.ts";
 
@@ -69,7 +69,8 @@ test("a second agent with the name of another is refused", async () => {
 
 test("a certificate of another authority, or none, reaches no operation", async () => {
   const { privateKey: key } = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
-  const foreign = await openAuthority(undefined).authority.signHost(makeRequest(key), makeId("h"));
+  const other = (await openAuthority(undefined)).authority;
+  const foreign = await other.signHost(await makeRequest(key), makeId("h"));
   const client = rawClient(edge, { key, certificate: foreign.certificate });
   const failed = await rawStream(client).ended;
   expect(codeOf(failed)).toBe("14");

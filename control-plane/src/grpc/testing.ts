@@ -12,11 +12,11 @@ import {
   type SessionResponse,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
-import { makeRequest } from "@renderplane/proto/kernel/certificate.ts";
 import { codeKey } from "@renderplane/proto/kernel/error-metadata.ts";
 import { defaultTimings, protocolVersion, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Authority, openAuthority } from "../identity/authority.ts";
+import { makeRequest } from "../identity/testing.ts";
 import { createGrpcEdge, type GrpcEdge, type GrpcEdgeOptions } from "./agent-server.ts";
 import { createFakeOperations, type FakeOperations } from "./testing-operations.ts";
 
@@ -52,7 +52,7 @@ export const startEdge = async (
   more: Partial<GrpcEdgeOptions> = {},
   reuse?: Pick<TestEdge, "authority" | "operations" | "edge">,
 ): Promise<TestEdge> => {
-  const authority = reuse?.authority ?? openAuthority(undefined).authority;
+  const authority = reuse?.authority ?? (await openAuthority(undefined)).authority;
   const operations = reuse?.operations ?? createFakeOperations(authority);
   const bells = new EventEmitter();
   bells.setMaxListeners(0);
@@ -116,7 +116,7 @@ export const rawEnrol = async (
     rawOptions,
   );
   try {
-    const request = { token, csr: makeRequest(key), name: more.name ?? "alpha", inventory };
+    const request = { token, csr: await makeRequest(key), name: more.name ?? "alpha", inventory };
     const response = await new Promise<EnrolResponse>((resolve, reject) => {
       client.enrol(request, (error, answer) => (error ? reject(error) : resolve(answer)));
     });

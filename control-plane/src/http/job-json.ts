@@ -28,7 +28,7 @@ export const jobJson = (detail: JobDetail, now: Date): JobJson => {
   const { job } = detail;
   return {
     ...rowJson(job, now),
-    status_text: jobText(job, detail.position, stages.map(live(detail.stages))),
+    status_text: jobText(job, detail.position, stages.map(live)),
     progress: progressOf(detail.stages, stages),
     eta_seconds: isFinalJob(job.state) ? null : longest(stages.map((stage) => stage.eta_seconds)),
     position: detail.position,
@@ -140,16 +140,13 @@ const progressOf = (rows: readonly StageRow[], stages: readonly StageJson[]): nu
     rows.map((row, i) => ({ state: row.state, weight: row.spec.timeoutMs, fraction: stages[i]?.progress ?? 0 })),
   );
 
-const live =
-  (rows: readonly StageRow[]) =>
-  (stage: StageJson, i: number): LiveStage => ({
-    name: stage.name,
-    kind: stage.kind,
-    state: stage.state,
-    progress: stage.progress,
-    etaSeconds: stage.eta_seconds,
-    runAt: rows[i]?.runAt ?? null,
-  });
+const live = (stage: StageJson): LiveStage => ({
+  name: stage.name,
+  kind: stage.kind,
+  state: stage.state,
+  progress: stage.progress,
+  etaSeconds: stage.eta_seconds,
+});
 
 export const submittedJson = (submitted: Submitted): z.infer<typeof submittedSchema> => ({
   id: submitted.jobId,

@@ -55,53 +55,39 @@ export const sniffMedia = async (
     if (text !== undefined && pattern.test(text))
       throw mediaRefused(name, `is ${what}, not media; lists that name other files are never opened, send the files`);
   const found = await fileTypeFromBuffer(head);
-  const group = found === undefined ? undefined : accepted[found.mime];
-  if (found !== undefined && group !== undefined) return { mediaType: found.mime, group, extension: found.ext };
-  if (found !== undefined)
-    throw mediaRefused(
-      name,
-      `is ${found.mime}; video (${videoWords}), JPEG, PNG or WebP pictures and sound are accepted`,
-    );
+  const kept = found === undefined ? undefined : accepted[found.mime];
+  if (found !== undefined && kept !== undefined) return { group: kept[0], mediaType: kept[1], extension: found.ext };
+  if (found !== undefined) throw mediaRefused(name, `is ${found.mime}; ${acceptedWords}`);
   if (text !== undefined) throw mediaRefused(name, "is text, not media, whatever its extension says");
-  throw mediaRefused(
-    name,
-    `is of an unknown type or damaged at its beginning; video (${videoWords}), JPEG, PNG or WebP pictures and sound are accepted`,
-  );
+  throw mediaRefused(name, `is of an unknown type or damaged at its beginning; ${acceptedWords}`);
 };
 
-const videoWords = "MP4, MOV, Matroska, WebM, AVI, MPEG";
+/** The same list as the agent's, which opens each with one forced demuxer. */
+const acceptedWords = "MP4, MOV, Matroska, WebM, MPEG-TS, AVI, MPEG, JPEG, PNG, WebP, GIF and sound are accepted";
 
-/** By sniffed type. Left out on purpose: SVG and other texts, RAW pictures, documents, archives. */
-const accepted: { readonly [mime: string]: MediaGroup } = {
-  "video/mp4": "video",
-  "video/x-m4v": "video",
-  "video/quicktime": "video",
-  "video/matroska": "video",
-  "video/x-matroska": "video",
-  "video/webm": "video",
-  "video/vnd.avi": "video",
-  "video/x-msvideo": "video",
-  "video/mpeg": "video",
-  "video/MP1S": "video",
-  "video/MP2P": "video",
-  "video/mp2t": "video",
-  "video/3gpp": "video",
-  "video/3gpp2": "video",
-  "video/ogg": "video",
-  "video/x-flv": "video",
-  "image/jpeg": "picture",
-  "image/png": "picture",
-  "image/webp": "picture",
-  "audio/mpeg": "audio",
-  "audio/wav": "audio",
-  "audio/vnd.wave": "audio",
-  "audio/x-flac": "audio",
-  "audio/flac": "audio",
-  "audio/ogg": "audio",
-  "audio/ogg; codecs=opus": "audio",
-  "audio/aac": "audio",
-  "audio/mp4": "audio",
-  "audio/x-m4a": "audio",
+/** By sniffed type: the group and the type that is kept. Left out on purpose: SVG and other texts, RAW pictures, documents. */
+const accepted: { readonly [mime: string]: readonly [MediaGroup, string] } = {
+  "video/mp4": ["video", "video/mp4"],
+  "video/x-m4v": ["video", "video/mp4"],
+  "video/quicktime": ["video", "video/quicktime"],
+  "video/3gpp": ["video", "video/3gpp"],
+  "video/3gpp2": ["video", "video/3gpp"],
+  "video/matroska": ["video", "video/matroska"],
+  "video/webm": ["video", "video/webm"],
+  "video/vnd.avi": ["video", "video/vnd.avi"],
+  "video/MP1S": ["video", "video/mpeg"],
+  "video/MP2P": ["video", "video/mpeg"],
+  "video/mp2t": ["video", "video/mp2t"],
+  "image/gif": ["picture", "image/gif"],
+  "image/jpeg": ["picture", "image/jpeg"],
+  "image/png": ["picture", "image/png"],
+  "image/webp": ["picture", "image/webp"],
+  "audio/mpeg": ["audio", "audio/mpeg"],
+  "audio/wav": ["audio", "audio/wav"],
+  "audio/flac": ["audio", "audio/flac"],
+  "audio/ogg": ["audio", "audio/ogg"],
+  "audio/ogg; codecs=opus": ["audio", "audio/ogg"],
+  "audio/x-m4a": ["audio", "audio/mp4"],
 };
 
 /** Texts that FFmpeg would follow to other files or hosts, named so that the sender understands the refusal. */

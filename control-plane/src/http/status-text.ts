@@ -9,7 +9,6 @@ export type LiveStage = {
   readonly state: StageState;
   readonly progress: number;
   readonly etaSeconds: number | null;
-  readonly runAt: Date | null;
 };
 
 /** By stage kind: what happens, and whether a percentage says something (the others take seconds). */

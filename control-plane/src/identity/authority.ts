@@ -1,10 +1,10 @@
 // The installation's certificate authority: makes it once, signs certificates of hosts and of this server's own listeners.
 // Its record lives in the store, so that all replicas share one authority and one pin; who may enrol is decided by operations.
 // Invariant: a host certificate names exactly the host that the caller gave, whatever the signing request asked for.
-import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate } from "node:crypto";
+import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
-import { type AltName, readRequest, sha256Of, signCertificate, spkiOf } from "@renderplane/proto/kernel/certificate.ts";
 import type { JsonObject } from "../store/rows.ts";
+import { type AltName, readRequest, signCertificate, spkiOf } from "./x509.ts";
 
 export type HostCertificate = {
   /** 32 lower-case hex digits. */
@@ -41,44 +41,44 @@ export const hostUri = (hostId: string): string => `renderplane://host/${hostId}
 const loopbackNames = ["localhost", "127.0.0.1", "::1"] as const;
 
 /** `saved` is an earlier `toSave` or undefined for a new authority. Throws when the record is damaged. */
-export const openAuthority = (
+export const openAuthority = async (
   saved: JsonObject | undefined,
   now: () => number = Date.now,
-): { readonly authority: Authority; readonly toSave: JsonObject } => {
-  const toSave = saved ?? makeRecord(now());
+): Promise<{ readonly authority: Authority; readonly toSave: JsonObject }> => {
+  const toSave = saved ?? (await makeRecord(now()));
   const { key: keyPem, certificate } = toSave;
   if (typeof keyPem !== "string" || typeof certificate !== "string")
     throw new Error("the saved authority has no key or no certificate; restore the row `authority` of `installation`");
-  const issuerKey = createPrivateKey(keyPem);
-  const issuerPublicKey = createPublicKey(issuerKey);
-  if (!new X509Certificate(certificate).checkPrivateKey(issuerKey))
+  const key = createPrivateKey(keyPem);
+  const root = new X509Certificate(certificate);
+  if (!root.checkPrivateKey(key))
     throw new Error("the saved authority's key and certificate do not belong together; restore the row `authority`");
-  const issued = { issuer: authorityName, issuerKey, issuerPublicKey } as const;
+  const issuer = { certificate, key };
 
   const authority: Authority = {
-    pin: sha256Of(spkiOf(issuerPublicKey)).toString("base64url"),
+    pin: fingerprintOf(root.publicKey).toString("base64url"),
     authorities: certificate,
     signHost: async (csr, hostId) => {
-      const publicKey = readRequest(csr);
+      const publicKey = await readRequest(csr);
       // Certificates count whole seconds; the same instant must be stored and signed.
       const expiresAt = new Date(Math.floor((now() + hostCertificateMs) / 1000) * 1000);
-      const { serial, pem } = signCertificate({
-        ...issued,
+      const { serial, pem } = await signCertificate({
         subject: hostId,
         publicKey,
+        issuer,
         use: "client",
         names: [{ uri: hostUri(hostId) }],
         notBefore: new Date(now() - backdateMs),
         notAfter: expiresAt,
       });
-      return { serial, certificate: pem, publicKeySha256: sha256Of(spkiOf(publicKey)).toString("hex"), expiresAt };
+      return { serial, certificate: pem, publicKeySha256: fingerprintOf(publicKey).toString("hex"), expiresAt };
     },
     serverCredentials: async (names) => {
       const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
-      const { pem } = signCertificate({
-        ...issued,
+      const { pem } = await signCertificate({
         subject: "Renderplane control plane",
         publicKey,
+        issuer,
         use: "server",
         names: [...new Set([...loopbackNames, ...names])].map(altNameOf),
         notBefore: new Date(now() - backdateMs),
@@ -92,14 +92,14 @@ export const openAuthority = (
 
 const altNameOf = (name: string): AltName => (isIP(name) ? { ip: name } : { dns: name });
 
-const makeRecord = (nowMs: number): JsonObject => {
+const fingerprintOf = (publicKey: KeyObject): Buffer => createHash("sha256").update(spkiOf(publicKey)).digest();
+
+const makeRecord = async (nowMs: number): Promise<JsonObject> => {
   const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
-  const { pem } = signCertificate({
+  const { pem } = await signCertificate({
     subject: authorityName,
-    issuer: authorityName,
     publicKey,
-    issuerPublicKey: publicKey,
-    issuerKey: privateKey,
+    issuer: { key: privateKey },
     use: "authority",
     names: [],
     notBefore: new Date(nowMs - backdateMs),

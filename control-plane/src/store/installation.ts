@@ -1,7 +1,6 @@
 // Facts of the installation itself (authority, signing secret), made once by whoever starts first and read by all replicas.
 // Invariant: two replicas that start at the same time agree, because the first commit wins and both read it back.
 
-import { randomBytes } from "node:crypto";
 import type { Tx } from "./database.ts";
 import type { JsonObject } from "./rows.ts";
 
@@ -25,12 +24,3 @@ export const installationValue = async (
 
 const readValue = async (tx: Tx, name: string): Promise<JsonObject | undefined> =>
   (await tx.query<{ value: JsonObject }>("select value from installation where name = $1", [name])).rows[0]?.value;
-
-/** The secret that signs artifact addresses: 32 random bytes, the same for every replica. */
-export const signingSecret = async (tx: Tx): Promise<Uint8Array> => {
-  const value = await installationValue(tx, "artifact_address_secret", async () => ({
-    secret: randomBytes(32).toString("base64"),
-  }));
-  if (typeof value.secret !== "string") throw new Error("the installation's artifact_address_secret is damaged");
-  return Buffer.from(value.secret, "base64");
-};

@@ -2,7 +2,7 @@
 // belong to anybody by now. Every process of a server has the cluster as its current folder, and that decides.
 // Invariant: no signal is ever sent to a process that has not just been proven to belong to this cluster.
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
 export type Postmaster = { readonly pid: number; readonly program: string };
@@ -10,8 +10,8 @@ export type Postmaster = { readonly pid: number; readonly program: string };
 /** The live postmaster of the cluster, or undefined. `cluster` is a real path. */
 export const findPostmaster = (cluster: string): Postmaster | undefined => {
   const pid = pidIn(join(cluster, "postmaster.pid"));
-  if (pid === undefined || !belongs(pid, cluster)) return undefined;
-  return { pid, program: programOf(pid) };
+  const program = pid === undefined ? undefined : programOn(pid, cluster);
+  return pid === undefined || program === undefined ? undefined : { pid, program };
 };
 
 /** Processes of an earlier server on this cluster that outlive their postmaster for a moment. */
@@ -47,32 +47,38 @@ const pidIn = (path: string): number | undefined => {
   }
 };
 
-/** Fast shutdown (clients are cut off, everything is written), immediate shutdown after the deadline. Resolves when gone. */
+/**
+ * Fast shutdown (clients are cut off, everything is written), immediate shutdown after the deadline. Resolves when the last
+ * process is gone: the one that writes the log outlives the postmaster by a moment.
+ */
 export const stopPostmaster = async (cluster: string, pid: number, fastMs: number): Promise<void> => {
+  const hasEnded = () => !belongs(pid, cluster) && processesOn(cluster).length === 0;
   if (belongs(pid, cluster)) signal(pid, "SIGINT");
-  if (await isGone(() => !belongs(pid, cluster), fastMs)) return;
-  signal(pid, "SIGQUIT");
-  if (!(await isGone(() => !belongs(pid, cluster), 5_000)))
-    throw new Error(`PostgreSQL (pid ${pid}) on ${cluster} does not stop`);
+  if (await isGone(hasEnded, fastMs)) return;
+  if (belongs(pid, cluster)) signal(pid, "SIGQUIT");
+  if (!(await isGone(hasEnded, 5_000))) throw new Error(`PostgreSQL (pid ${pid}) on ${cluster} does not stop`);
 };
 
-export const belongs = (pid: number, cluster: string): boolean => {
-  if (!Number.isInteger(pid) || pid <= 1) return false;
+export const belongs = (pid: number, cluster: string): boolean => programOn(pid, cluster) !== undefined;
+
+/**
+ * The program of a live server process on the cluster; undefined for everything else. One look that may fail anywhere: the
+ * process may end between two reads. The kernel appends " (deleted)" when the file was replaced, by an upgrade say.
+ */
+const programOn = (pid: number, cluster: string): string | undefined => {
+  if (!Number.isInteger(pid) || pid <= 1) return undefined;
   try {
-    if (readlinkSync(`/proc/${pid}/cwd`) !== cluster) return false;
+    if (readlinkSync(`/proc/${pid}/cwd`) !== cluster) return undefined;
     // A zombie has ended; only its parent has not looked yet. Its state stands behind the name in parentheses.
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return (
-      !stat.slice(stat.lastIndexOf(")")).startsWith(") Z") &&
-      programOf(pid).split("/").at(-1)?.startsWith("postgres") === true
-    );
+    const program = readlinkSync(`/proc/${pid}/exe`);
+    return stat.slice(stat.lastIndexOf(")")).startsWith(") Z") || !basename(program).startsWith("postgres")
+      ? undefined
+      : program;
   } catch {
-    return false;
+    return undefined;
   }
 };
-
-/** " (deleted)" is appended by the kernel when the file was replaced, by an upgrade say. */
-const programOf = (pid: number): string => readlinkSync(`/proc/${pid}/exe`);
 
 const signal = (pid: number, name: NodeJS.Signals): void => {
   try {

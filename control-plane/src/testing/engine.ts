@@ -90,7 +90,7 @@ export const openEngine = async (
     timings: { ...defaultTimings, ...options.timings },
     artifacts: await openArtifactFolder(join(dir, "artifacts")),
     signer: createAddressSigner({ baseUrl: () => "http://127.0.0.1:1", secret: Buffer.alloc(32) }),
-    authority: openAuthority(undefined).authority,
+    authority: (await openAuthority(undefined)).authority,
     replica: "main",
     log: silentLogger(),
     settings: {
