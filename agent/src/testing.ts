@@ -12,6 +12,7 @@ import {
   type OfferAnswer,
   type Progress,
   StopReason,
+  type VerdictAction,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Allocation, Input, Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import type { Timings } from "@renderplane/proto/kernel/limits.ts";
@@ -198,3 +199,23 @@ export const removeTestDir = async (dir: string): Promise<void> => {
 };
 
 export const { HELD_STATE_ACCEPTED, HELD_STATE_RUNNING, HELD_STATE_ENDED } = HeldState;
+
+/** What a full disk throws. */
+export const noSpace = (): never => {
+  throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+};
+
+export const helloAck = (verdicts: { attemptId: string; fence: bigint; action: VerdictAction }[]) => ({
+  hostId: "host",
+  epoch: 1n,
+  heartbeatMs: 200,
+  leaseMs: 20_000,
+  verdicts,
+  serverMs: 0n,
+});
+
+/** A stage of one process. */
+export const oneStep = kindOf("one", async (context) => {
+  const end = await context.process("step", { program: "ffmpeg", args: [] });
+  return { result: { exit: end.exitCode, stdout: end.stdout }, outputs: [] };
+});

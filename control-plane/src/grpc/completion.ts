@@ -16,7 +16,7 @@ import {
   maxResultBytes,
   sha256Pattern,
 } from "@renderplane/proto/kernel/limits.ts";
-import type { FailureRecord, JsonObject } from "../store/rows.ts";
+import type { FailureRecord, JsonObject } from "../domain/records.ts";
 import { attemptIdPattern, cleanText, refuse } from "./convert.ts";
 import type { EndRecord, OutputRecord } from "./operations.ts";
 

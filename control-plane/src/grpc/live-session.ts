@@ -2,7 +2,7 @@
 // send to it or end it. The stream's own protocol is session.ts; the two rhythms over all sessions are deliver.ts and renew.ts.
 import type { OfferAnswer, Progress, SessionResponse } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import type { JsonObject } from "../store/rows.ts";
+import type { JsonObject } from "../domain/records.ts";
 import type { HeldRecord, StopRecord } from "./operations.ts";
 
 export type Outgoing = NonNullable<SessionResponse["message"]>;

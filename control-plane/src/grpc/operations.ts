@@ -1,7 +1,7 @@
 // What the gRPC edge asks of the operations, bound to their context by the composition root (tests bind a fake).
 // Shapes are records, not messages: numbers for bytes, undefined and null instead of protobuf's empty values.
 import type { AttemptOutcome } from "@renderplane/proto/kernel/stage-state.ts";
-import type { AllocationRecord, FailureRecord, InventoryRecord, JsonObject } from "../store/rows.ts";
+import type { AllocationRecord, FailureRecord, InventoryRecord, JsonObject } from "../domain/records.ts";
 
 export type HeldRecord = {
   readonly attemptId: string;

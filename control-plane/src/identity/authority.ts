@@ -3,7 +3,7 @@
 // Invariant: a host certificate names exactly the host that the caller gave, whatever the signing request asked for.
 import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
-import type { JsonObject } from "../store/rows.ts";
+import type { JsonObject } from "../domain/records.ts";
 import { type AltName, readRequest, signCertificate, spkiOf } from "./x509.ts";
 
 export type HostCertificate = {

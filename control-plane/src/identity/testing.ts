@@ -1,7 +1,15 @@
-// For tests: signing requests as agents send them, and as agents of this project never would.
+// For tests: signing requests as agents send them and as agents of this project never would, and an authority of another version.
+// With x509.ts the only file of the control plane that knows the library for certificates.
 import "reflect-metadata";
-import { createPublicKey, type KeyObject } from "node:crypto";
-import { BasicConstraintsExtension, Pkcs10CertificateRequestGenerator } from "@peculiar/x509";
+import { createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
+import {
+  BasicConstraintsExtension,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  Pkcs10CertificateRequestGenerator,
+  SubjectKeyIdentifierExtension,
+  X509CertificateGenerator,
+} from "@peculiar/x509";
 
 type Odd = {
   /** Asks for this name and to be an authority. */
@@ -32,4 +40,27 @@ export const makeRequest = async (key: KeyObject, { asks, hash = "SHA-256" }: Od
       : { name: [{ CN: [asks] }], extensions: [new BasicConstraintsExtension(true, undefined, true)] }),
   });
   return Buffer.from(request.rawData);
+};
+
+/** A saved authority whose name and whose identifier of its key are not what this version would choose. */
+export const makeAuthorityOfOld = async (): Promise<{ readonly key: string; readonly certificate: string }> => {
+  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
+  const algorithm = importOf(privateKey, "SHA-256");
+  const certificate = await X509CertificateGenerator.createSelfSigned({
+    name: [{ CN: ["An authority of old"] }],
+    signingAlgorithm: algorithm,
+    keys: {
+      privateKey: privateKey.toCryptoKey(algorithm, false, ["sign"]),
+      publicKey: publicKey.toCryptoKey(algorithm, true, ["verify"]),
+    },
+    extensions: [
+      new BasicConstraintsExtension(true, 0, true),
+      new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      new SubjectKeyIdentifierExtension("5a".repeat(20)),
+    ],
+  });
+  return {
+    key: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+    certificate: certificate.toString("pem"),
+  };
 };

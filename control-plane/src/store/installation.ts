@@ -2,7 +2,7 @@
 // Invariant: two replicas that start at the same time agree, because the first commit wins and both read it back.
 
 import type { Tx } from "./database.ts";
-import type { JsonObject } from "./rows.ts";
+import type { JsonObject } from "../domain/records.ts";
 
 /** `create` may run and lose; its value must have no effect until it is returned from here. */
 export const installationValue = async (

@@ -82,8 +82,8 @@ export const listJobs = async (
       `select ${columns} from jobs
        where ($1::text is null or state = $1) and ($2::text is null or pipeline = $2)
          and ($3::text is null or user_id = $3) and ($4::text is null or channel_id = $4)
-         and ($5::timestamptz is null or (date_trunc('milliseconds', created_at), id) < ($5, $6))
-       order by date_trunc('milliseconds', created_at) desc, id desc limit $7`,
+         and ($5::timestamptz is null or (created_at, id) < ($5, $6))
+       order by created_at desc, id desc limit $7`,
       [
         filter.state ?? null,
         filter.pipeline ?? null,

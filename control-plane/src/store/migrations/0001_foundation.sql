@@ -23,7 +23,8 @@ create table jobs (
   cancel_requested_at timestamptz,
   failure         jsonb,
   result          jsonb,
-  created_at      timestamptz not null default clock_timestamp(),
+  -- Whole milliseconds: what a client's cursor can carry back.
+  created_at      timestamptz not null default date_trunc('milliseconds', clock_timestamp()),
   started_at      timestamptz,
   ended_at        timestamptz,
   check ((state in ('completed', 'failed', 'cancelled')) = (ended_at is not null))

@@ -1,0 +1,180 @@
+// What outlives the agent: results that are repeated until answered, and folders that the next agent reads.
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Outcome, VerdictAction } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { createHost } from "../machine/host.ts";
+import { markedProcesses } from "../machine/proc.ts";
+import { markerName } from "../machine/process.ts";
+import {
+  createTestAgent,
+  createTestDir,
+  HELD_STATE_ACCEPTED,
+  HELD_STATE_ENDED,
+  HELD_STATE_RUNNING,
+  helloAck,
+  kindOf,
+  oneStep,
+  removeTestDir,
+  type TestAgent,
+  testOffer,
+  until,
+  writeProgram,
+} from "../testing.ts";
+import type { StageKind } from "./contract.ts";
+
+let dir = "";
+let agents: TestAgent[] = [];
+beforeEach(() => {
+  dir = createTestDir();
+  agents = [];
+});
+afterEach(async () => {
+  for (const agent of agents) await agent.supervisor.stop();
+  await removeTestDir(dir);
+});
+const start = async (kinds: StageKind[], more: Parameters<typeof createTestAgent>[2] = {}) => {
+  const agent = createTestAgent(dir, kinds, more);
+  agents.push(agent);
+  await agent.supervisor.start();
+  return agent;
+};
+const marked = () => markedProcesses(markerName, join(dir, "attempts"));
+const ffmpeg = (script: string) => writeProgram(dir, "ffmpeg", script);
+describe("results", () => {
+  test("are repeated until they are answered, and held as ENDED meanwhile", async () => {
+    ffmpeg("exit 0");
+    const agent = await start([oneStep]);
+    let tries = 0;
+    agent.onComplete(async () => {
+      tries += 1;
+      if (tries < 3) throw new RenderplaneError("unavailable", "down");
+      return { applied: true };
+    });
+    const offer = testOffer("one");
+    await agent.take(offer);
+    agent.supervisor.onStart(offer);
+    await until("it waits", () => tries >= 1);
+    expect(agent.stateOf(offer)).toBe(HELD_STATE_ENDED);
+    // A new session wakes the retry.
+    agent.supervisor.onHelloAck(
+      helloAck([{ ...offer, action: VerdictAction.VERDICT_ACTION_REPORT }]),
+      performance.now(),
+    );
+    await agent.ended(offer);
+    expect(tries).toBe(3);
+    await until("it is forgotten", () => agent.supervisor.held().length === 0);
+  });
+
+  test("that are refused for their form are replaced by a short one; unknown ones are buried", async () => {
+    ffmpeg("exit 0");
+    const agent = await start([oneStep]);
+    const seen: string[] = [];
+    agent.onComplete(async (request) => {
+      seen.push(request.failure?.failureClass ?? "none");
+      if (seen.length === 1) throw new RenderplaneError("invalid_request", "result: not valid");
+      return { applied: true };
+    });
+    await agent.run(testOffer("one"));
+    expect(seen).toEqual(["none", "agent_bug"]);
+    agent.onComplete(async () => {
+      throw new RenderplaneError("not_found", "no such attempt");
+    });
+    const offer = testOffer("one");
+    await agent.take(offer);
+    agent.supervisor.onStart(offer);
+    await until("it is buried", () => existsSync(join(dir, "dead", offer.attemptId)));
+    expect(agent.supervisor.held()).toEqual([]);
+  });
+
+  test("a lost lease while the result waits drops the result", async () => {
+    ffmpeg("exit 0");
+    const agent = await start([oneStep]);
+    agent.onComplete(async () => {
+      throw new RenderplaneError("unavailable", "down");
+    });
+    const offer = testOffer("one");
+    await agent.take(offer);
+    agent.supervisor.onStart(offer);
+    await until("it waits", () => agent.stateOf(offer) === HELD_STATE_ENDED);
+    agent.loseLease(offer);
+    expect(agent.supervisor.held()).toEqual([]);
+    expect(readdirSync(join(dir, "attempts"))).toEqual([]);
+  });
+});
+
+describe("the journal", () => {
+  test("a damaged folder goes to dead/ with its processes ended, and the others are read", async () => {
+    ffmpeg(`touch ${dir}/started; sleep 60`);
+    const kind = kindOf("one", oneStep.run);
+    const first = await start([kind]);
+    const [bad, good] = [testOffer("one"), testOffer("one")];
+    await first.take(bad);
+    await first.take(good);
+    first.supervisor.onStart(bad);
+    await until("it runs", () => existsSync(join(dir, "started")));
+    await first.supervisor.stop();
+    const spec = join(dir, "attempts", bad.attemptId, "spec.json");
+    writeFileSync(spec, readFileSync(spec, "utf8").replace('"message":"', '"message":"AAAA'));
+    mkdirSync(join(dir, "attempts", "no-spec"));
+    const second = await start([kind]);
+    expect(second.supervisor.held().map((held) => held.attemptId)).toEqual([good.attemptId]);
+    expect(readdirSync(join(dir, "dead")).sort()).toEqual([bad.attemptId, "no-spec"].sort());
+    await until("its processes are gone", () => marked().length === 0);
+  });
+
+  test("after a reboot a started attempt is host_lost and an accepted one was interrupted", async () => {
+    ffmpeg("sleep 0.5");
+    const first = await start([oneStep]);
+    const [begun, waiting] = [testOffer("one"), testOffer("one")];
+    await first.take(begun);
+    await first.take(waiting);
+    first.supervisor.onStart(begun);
+    await first.supervisor.stop();
+    const host = { ...createHost(), bootId: "after-the-reboot" };
+    const second = await start([oneStep], { host });
+    expect((await second.ended(begun)).failure?.failureClass).toBe("host_lost");
+    expect((await second.ended(waiting)).outcome).toBe(Outcome.OUTCOME_INTERRUPTED);
+  });
+
+  test("started work whose lease has run out waits for the verdict before anything new is begun", async () => {
+    ffmpeg(`echo start >>${dir}/starts; sleep 60`);
+    const two = kindOf("two", async (context) => {
+      const first = await context.process("first", { program: "ffmpeg", args: [] });
+      return { result: { signal: first.signal }, outputs: [] };
+    });
+    const first = await start([two]);
+    const offer = testOffer("two");
+    await first.take(offer);
+    first.supervisor.onStart(offer);
+    await until("it runs", () => existsSync(join(dir, "starts")));
+    await first.supervisor.stop();
+    writeFileSync(join(dir, "attempts", offer.attemptId, "lease"), "1\n");
+    const second = await start([two]);
+    expect(second.stateOf(offer)).toBe(HELD_STATE_RUNNING);
+    expect(marked().length).toBeGreaterThan(0);
+    second.supervisor.onHelloAck(
+      helloAck([{ ...offer, action: VerdictAction.VERDICT_ACTION_ABANDON }]),
+      performance.now(),
+    );
+    await until("it is forgotten", () => second.supervisor.held().length === 0);
+    expect(marked()).toEqual([]);
+    expect(readFileSync(join(dir, "starts"), "utf8")).toBe("start\n");
+  });
+
+  test("CONTINUE starts what was accepted and goes on with what was running", async () => {
+    ffmpeg("exit 0");
+    const first = await start([oneStep]);
+    const offer = testOffer("one");
+    await first.take(offer);
+    await first.supervisor.stop();
+    const second = await start([oneStep]);
+    expect(second.stateOf(offer)).toBe(HELD_STATE_ACCEPTED);
+    second.supervisor.onHelloAck(
+      helloAck([{ ...offer, action: VerdictAction.VERDICT_ACTION_CONTINUE }]),
+      performance.now(),
+    );
+    expect((await second.ended(offer)).outcome).toBe(Outcome.OUTCOME_SUCCEEDED);
+  });
+});

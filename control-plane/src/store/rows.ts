@@ -1,2 +1,0 @@
-// Moved: the records live in domain/, so that imports point one way.
-export type * from "../domain/records.ts";
