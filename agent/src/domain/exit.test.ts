@@ -12,7 +12,7 @@ const ffmpeg = (exitCode: number | null, stderr = "", signal: string | null = nu
 
 describe("the catalogue", () => {
   test.each(catalogue.map((rule) => [rule.id, rule] as const))(
-    "[S128] %s matches its sample and has a known class",
+    "%s matches its sample and has a known class",
     (_, rule) => {
       expect(new RegExp(rule.pattern, rule.flags).test(rule.sample)).toBe(true);
       const meaning = meanings[rule.class];
@@ -37,7 +37,7 @@ describe("the catalogue", () => {
   );
 });
 
-describe("[S128] classify", () => {
+describe("classify", () => {
   test.each([
     ["a clean end", 0, "", null, undefined],
     [

@@ -7,7 +7,7 @@ const block = (outUs: number | string, end = "continue") =>
   `frame=12\nfps=30.0\nstream_0_0_q=28.0\nbitrate=N/A\ntotal_size=100\nout_time_us=${outUs}\nout_time_ms=${outUs}\nout_time=00:00:01.0\ndup_frames=0\ndrop_frames=0\nspeed= 2.2x\nprogress=${end}\n`;
 
 describe("createProgressReader", () => {
-  test("[S154] out_time_us is microseconds, and the fraction is of the planned length", () => {
+  test("out_time_us is microseconds, and the fraction is of the planned length", () => {
     const reader = createProgressReader(10_000);
     expect(reader.push(block(2_500_000))?.fraction).toBeCloseTo(0.25);
     expect(reader.push(block(5_000_000))).toMatchObject({ fraction: 0.5, speed: 5 });

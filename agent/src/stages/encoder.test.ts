@@ -29,7 +29,7 @@ describe("chooseEncoder", () => {
   });
 });
 
-test("[S159] the plan for a GPU, as data: cuda decode of clips, h264_nvenc p7 on device 0, AAC 192k, the same graph as on the CPU", async () => {
+test("the plan for a GPU, as data: cuda decode of clips, h264_nvenc p7 on device 0, AAC 192k, the same graph as on the CPU", async () => {
   const video = {
     index: 0,
     codec: "h264",

@@ -3,10 +3,11 @@
 // mend and fails the stage, a bad file from elsewhere is passed over. How long a scene is shown is the render's decision.
 import { constants, copyFile, readFile, rename, stat } from "node:fs/promises";
 import path from "node:path";
+import { z } from "zod";
 import { failOn } from "../domain/exit.ts";
 import { type InputFile, type OutputFile, type StageContext, StageFailure, type StageKind } from "../work/contract.ts";
 import { backgroundArguments, planBackgrounds } from "./backgrounds.ts";
-import { type NarratedRequest, readRequest, type StageConfig } from "./fields.ts";
+import { type NarratedRequest, readFields, readRequest, type StageConfig } from "./fields.ts";
 import { searchLibrary } from "./library.ts";
 import { placeFile } from "./place-file.ts";
 import { type MediaFacts, probeMedia } from "./probe-media.ts";
@@ -24,9 +25,21 @@ const drawnScenes = { min: 3, max: 6 } as const;
 const maxScenes = 100;
 const stockScenes = { min: 3, max: 10 } as const;
 
+const sources = ["upload", "pexels", "library", "generated"] as const;
+/** A pipeline that is about the caller's own clips narrows these; without them anything that makes a scene will do. */
+const mediaParams = z.object({
+  sources: z.array(z.enum(sources)).min(1).default([...sources]),
+  accept: z
+    .array(z.enum(["video", "picture"]))
+    .min(1)
+    .default(["video", "picture"]),
+  max: z.number().int().min(1).max(maxScenes).default(maxScenes),
+});
+type Params = z.infer<typeof mediaParams>;
+
 export type SceneItem = {
   readonly name: string;
-  readonly source: "upload" | "library" | "generated" | "pexels";
+  readonly source: (typeof sources)[number];
   readonly media: "video" | "picture";
   readonly duration: number;
   readonly width: number;
@@ -46,10 +59,13 @@ type Scene = {
 export const createMediaStage = (config: StageConfig, limits = pexelsLimits): StageKind => ({
   kind: "media",
   run: async (context) => {
+    const params = readFields(mediaParams, context.params, "params");
     const request = readRequest(context);
-    const uploads = orderedUploads(context, request);
+    const uploads = params.sources.includes("upload") ? orderedUploads(context, request, params.max) : [];
     const scenes =
-      uploads.length > 0 ? await fromUploads(context, uploads) : await withoutUploads(context, config, request, limits);
+      uploads.length > 0
+        ? await fromUploads(context, uploads, params)
+        : await withoutUploads(context, config, params, request, limits);
     const items: SceneItem[] = [];
     const outputs: OutputFile[] = [];
     for (const [index, { file, facts, about }] of scenes.entries()) {
@@ -66,7 +82,7 @@ export const createMediaStage = (config: StageConfig, limits = pexelsLimits): St
 type Upload = { readonly input: InputFile; readonly original: string };
 
 /** request.media first, in its order and as often as it says; then what it does not mention, as it was sent. */
-const orderedUploads = (context: StageContext, request: NarratedRequest): Upload[] => {
+const orderedUploads = (context: StageContext, request: NarratedRequest, max: number): Upload[] => {
   const uploads = context.inputs
     .filter((input) => input.stage === "")
     .map((input) => ({ input, original: request.media_names[input.name] ?? input.name }));
@@ -80,14 +96,18 @@ const orderedUploads = (context: StageContext, request: NarratedRequest): Upload
     );
   });
   const ordered = [...asked, ...uploads.filter((upload) => !asked.includes(upload))];
-  if (ordered.length <= maxScenes) return ordered;
+  if (ordered.length <= max) return ordered;
   throw new StageFailure(
     "input_invalid",
-    `request.media and the uploads make ${ordered.length} scenes, the limit is ${maxScenes}. Upload or list fewer.`,
+    `request.media and the uploads make ${ordered.length} scenes, the limit is ${max}. Upload or list fewer.`,
   );
 };
 
-const fromUploads = async (context: StageContext, uploads: readonly Upload[]): Promise<Scene[]> => {
+const fromUploads = async (
+  context: StageContext,
+  uploads: readonly Upload[],
+  { accept }: Pick<Params, "accept">,
+): Promise<Scene[]> => {
   const scenes: Scene[] = [];
   const known = new Map<string, MediaFacts>();
   for (const { input, original } of uploads) {
@@ -95,6 +115,8 @@ const fromUploads = async (context: StageContext, uploads: readonly Upload[]): P
     const what = `The uploaded file ${JSON.stringify(original)}`;
     const facts = known.get(step) ?? (await probeMedia(context, step, input.path, what));
     known.set(step, facts);
+    if (!accept.includes(facts.media))
+      throw new StageFailure("input_refused", `${what} is a ${facts.media}, expected a ${accept.join(" or a ")}.`);
     scenes.push({ file: input.path, facts, about: { source: "upload", original } });
     context.progress({ fraction: scenes.length / uploads.length, step: "checking the uploads" });
   }
@@ -104,6 +126,7 @@ const fromUploads = async (context: StageContext, uploads: readonly Upload[]): P
 const withoutUploads = async (
   context: StageContext,
   config: StageConfig,
+  { sources }: Params,
   request: NarratedRequest,
   limits: typeof pexelsLimits,
 ): Promise<Scene[]> => {
@@ -111,16 +134,21 @@ const withoutUploads = async (
   const seconds = await spokenSeconds(context);
   const count = ({ min, max }: { min: number; max: number }): number =>
     Math.max(min, Math.min(max, Math.ceil(seconds / secondsPerScene)));
-  if (config.pexels) {
+  if (config.pexels && sources.includes("pexels")) {
     const scenes = await fromPexels(context, config.pexels, keywords, count(stockScenes), limits);
     if (scenes.length > 0) return scenes;
     context.log.info({ keywords }, "no usable stock video; looking further");
   }
-  if (config.mediaLibrary !== undefined) {
+  if (config.mediaLibrary !== undefined && sources.includes("library")) {
     const scenes = await fromLibrary(context, config.mediaLibrary, keywords, count(stockScenes));
     if (scenes.length > 0) return scenes;
-    context.log.info({ keywords }, "no usable file in the media library; drawing backgrounds");
+    context.log.info({ keywords }, "no usable file in the media library; looking further");
   }
+  if (!sources.includes("generated"))
+    throw new StageFailure(
+      "input_missing",
+      `No usable media was found; this pipeline takes it from: ${sources.join(", ")}. Send at least one file with the job.`,
+    );
   return drawn(context, count(drawnScenes));
 };
 

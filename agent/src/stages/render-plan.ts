@@ -126,14 +126,16 @@ const squarePixels = (video: VideoFacts): string[] => {
   return isStrip ? [...square, `crop=${cropWidth}:${cropHeight}`] : square;
 };
 
-const cover = (video: VideoFacts, width: number, height: number): string => {
+/** An option of the scaler: the matrix of a source that does not say it, where custom differs from the scaler's assumption. */
+export const assumedMatrix = (video: VideoFacts): string => {
   const isUntagged = video.colorSpace === "" || video.colorSpace === "unknown";
-  const from =
-    isUntagged && video.pixelFormat.startsWith("yuv") && video.height >= bt709FromHeight
-      ? ":in_color_matrix=bt709"
-      : "";
-  return `scale=${width}:${height}:force_original_aspect_ratio=increase:flags=lanczos${from}:out_color_matrix=bt709:out_range=tv,crop=${width}:${height},setsar=1,format=yuv420p`;
+  return isUntagged && video.pixelFormat.startsWith("yuv") && video.height >= bt709FromHeight
+    ? ":in_color_matrix=bt709"
+    : "";
 };
+
+const cover = (video: VideoFacts, width: number, height: number): string =>
+  `scale=${width}:${height}:force_original_aspect_ratio=increase:flags=lanczos${assumedMatrix(video)}:out_color_matrix=bt709:out_range=tv,crop=${width}:${height},setsar=1,format=yuv420p`;
 
 const crossfades = ({ slots, fps, fadeFrames }: Timeline): string[] =>
   slots.slice(1).map((slot, i) => {

@@ -39,6 +39,8 @@ export type TestContextOptions = {
   readonly gpuUuid?: string;
   readonly inventory?: Partial<Inventory>;
   readonly signal?: AbortSignal;
+  /** The host's cache: bytes by digest. `release` takes from it. */
+  readonly cached?: Map<string, number>;
   /** Path of a program, to test a missing or a broken one. */
   readonly programs?: { readonly [program in Program]?: string };
 };
@@ -207,6 +209,14 @@ const contextOver = (options: TestContextOptions, memory: Memory): TestContext =
       );
       if (same >= 0) uses.splice(same, 1, { ...use });
       else uses.push({ ...use });
+    },
+    release: async (sha256s) => {
+      let freed = 0;
+      for (const sha256 of sha256s) {
+        freed += options.cached?.get(sha256) ?? 0;
+        options.cached?.delete(sha256);
+      }
+      return freed;
     },
   };
 

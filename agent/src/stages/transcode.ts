@@ -9,7 +9,7 @@ import { type MediaFacts, probe, type VideoFacts } from "./probe.ts";
 import { probeMedia } from "./probe-media.ts";
 import { renditionSize, transcodePlan } from "./transcode-plan.ts";
 
-const transcodeParams = z.object({
+export const transcodeParams = z.object({
   height: z.number().int().min(2).max(4320).multipleOf(2),
   videoKbps: z.number().int().min(32).max(200_000),
   audioKbps: z.number().int().min(16).max(512).default(128),
@@ -102,7 +102,8 @@ export const readSource = async (
   return { media, video: media.video, seconds: media.video.durationSeconds ?? media.durationSeconds ?? 0 };
 };
 
-const damaged = (label: string, error: StageFailure): StageFailure =>
+/** Says by the caller's name of the file what FFmpeg said by a path. */
+export const damaged = (label: string, error: StageFailure): StageFailure =>
   new StageFailure(
     "input_corrupt",
     `${label} is damaged or cut off. Export it again, check that it plays to its end, and upload it again.`,

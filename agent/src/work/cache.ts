@@ -4,6 +4,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { chmod, copyFile, link, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
+import { sha256Pattern } from "@renderplane/proto/kernel/limits.ts";
 
 /** About 25 finished ten-minute videos with their inputs; less than a tenth of a usual scratch disk. */
 export const defaultCacheBytes = 20 * 1024 ** 3;
@@ -17,6 +18,8 @@ export type ArtifactCache = {
   admit(sha256: string): Promise<string>;
   /** Shares a verified file of an attempt, without a copy. */
   share(sha256: string, path: string): Promise<void>;
+  /** Removes these files where no attempt has a name of them; answers the bytes that the disk got back. */
+  release(sha256s: readonly string[]): Promise<number>;
   /** Removes least recently used files until at most this many bytes are left. */
   shrink(toBytes?: number): Promise<void>;
 };
@@ -65,6 +68,19 @@ export const openCache = (dir: string, bootId: string, limitBytes = defaultCache
       mkdirSync(join(dir, sha256.slice(0, 2)), { recursive: true, mode: 0o700 });
       await linkOrCopy(path, place(sha256));
       await shrink();
+    },
+    release: async (sha256s) => {
+      let freed = 0;
+      for (const sha256 of new Set(sha256s)) {
+        // A digest becomes a path: nothing else may.
+        if (!sha256Pattern.test(sha256)) continue;
+        const facts = await stat(place(sha256)).catch(() => undefined);
+        // A second name is that of a live attempt (its folder goes when it ends): it wants the file, and no byte would come free.
+        if (facts === undefined || facts.nlink > 1) continue;
+        await rm(place(sha256), { force: true });
+        freed += facts.size;
+      }
+      return freed;
     },
     shrink,
   };

@@ -94,6 +94,8 @@ export type StageContext = {
     readonly unit: string;
     readonly quantity: number;
   }): void;
+  /** Takes files out of this host's cache, by content, unless a live attempt still uses them; answers the bytes freed. */
+  release(sha256s: readonly string[]): Promise<number>;
 };
 
 export type StageEnd = {

@@ -6,6 +6,7 @@ import { delimiter, isAbsolute, join } from "node:path";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import type { StepOutcome } from "../domain/step.ts";
+import type { ArtifactCache } from "./cache.ts";
 import {
   type InputFile,
   type ProcessEnd,
@@ -43,6 +44,8 @@ export type ContextOptions = {
   readonly inputs: readonly InputFile[];
   readonly inventory: Inventory;
   readonly programs: Programs;
+  /** The host's; without one there is nothing to release. */
+  readonly cache?: Pick<ArtifactCache, "release">;
   readonly stop: AbortSignal;
   readonly detach: AbortSignal;
   /** Monotonic time at which the stage's limit is used up. */
@@ -119,6 +122,7 @@ export const createStageContext = (options: ContextOptions): StageContext => {
     },
     progress: options.progress,
     usage: options.usage,
+    release: async (sha256s) => (await options.cache?.release(sha256s)) ?? 0,
   };
 };
 
