@@ -3,7 +3,7 @@
 
 import { constants } from "node:fs";
 import { access, mkdir, realpath } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { CliFailure, exitOfJob } from "../control-plane/src/cli/failure.ts";
 import { followJob } from "../control-plane/src/cli/follow-job.ts";
@@ -97,7 +97,11 @@ const main = async (): Promise<number> => {
 /** The folder, made when it is new, without links in its path: it names processes and files of this run. */
 const openFolder = async (folder: string): Promise<string> => {
   try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    // Two calls: for a folder that the kernel refuses to make (/proc/x) a recursive one tries for ever.
+    await mkdir(dirname(folder), { recursive: true });
+    await mkdir(folder, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error;
+    });
     await access(folder, constants.W_OK | constants.X_OK);
     return await realpath(folder);
   } catch (error) {
