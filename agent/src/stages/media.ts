@@ -28,7 +28,10 @@ const stockScenes = { min: 3, max: 10 } as const;
 const sources = ["upload", "pexels", "library", "generated"] as const;
 /** A pipeline that is about the caller's own clips narrows these; without them anything that makes a scene will do. */
 const mediaParams = z.object({
-  sources: z.array(z.enum(sources)).min(1).default([...sources]),
+  sources: z
+    .array(z.enum(sources))
+    .min(1)
+    .default([...sources]),
   accept: z
     .array(z.enum(["video", "picture"]))
     .min(1)
