@@ -14,7 +14,19 @@ type Entry = {
 };
 type Lock = { packages: Record<string, Entry> };
 
-const operatingSystems = ["android", "darwin", "win32", "freebsd", "openbsd", "netbsd", "sunos", "aix", "wasm32", "openharmony", "linux"];
+const operatingSystems = [
+  "android",
+  "darwin",
+  "win32",
+  "freebsd",
+  "openbsd",
+  "netbsd",
+  "sunos",
+  "aix",
+  "wasm32",
+  "openharmony",
+  "linux",
+];
 const processors: readonly (readonly [string, string])[] = [
   ["arm64", "arm64"],
   ["aarch64", "arm64"],

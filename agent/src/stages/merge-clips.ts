@@ -5,7 +5,7 @@ import { z } from "zod";
 import { type InputFile, type StageContext, StageFailure } from "../work/contract.ts";
 import { inputOf, readFields } from "./fields.ts";
 
-/** One clip is nothing to merge; fifty ten-minute clips are already more than a day of one core. */
+/** One clip is nothing to merge; more than fifty are a film, and its time limits are other ones. Refused as input_invalid. */
 export const clipCount = { min: 2, max: 50 } as const;
 /** Rates that divide 48 kHz: every frame has a whole number of samples, so sound and picture of a clip end together. */
 export const frameRates = [24, 25, 30, 50, 60] as const;

@@ -28,6 +28,13 @@ describe("the pipeline narrated-video", () => {
     ]);
   });
 
+  test("a longer script gets more time where the work grows with it", () => {
+    const timeoutOf = (characters: number, name: string) =>
+      planStages(narrated, { script: "x".repeat(characters) }).find((s) => s.name === name)?.spec.timeoutMs;
+    expect([timeoutOf(1000, "video_rendering"), timeoutOf(3000, "video_rendering")]).toEqual([300_000, 780_000]);
+    expect(timeoutOf(3000, "script_generation")).toBe(60_000);
+  });
+
   test("[S140] is estimated at 2.00, 2.50 and 2.80 by complexity", () => {
     expect((["simple", "complex", "premium"] as const).map((c) => estimateMicros(narrated, c))).toEqual([
       2_000_000n,
@@ -111,7 +118,7 @@ describe("a pipeline file", () => {
     );
   });
   test("the shipped ones and the price table load", async () => {
-    expect([...pipelines.keys()].sort()).toEqual(["narrated-video", "transcode"]);
+    expect([...pipelines.keys()].sort()).toEqual(["media-merge", "narrated-video", "transcode"]);
     expect((await loadPrices(undefined)).prices.length).toBeGreaterThan(3);
     const transcode = pipelines.get("transcode") as Pipeline;
     const stages = planStages(transcode, {});
@@ -120,5 +127,24 @@ describe("a pipeline file", () => {
       "rendition_720",
       "rendition_480",
     ]);
+  });
+
+  test("media-merge has the seven stages of requirements 003 in a row, and its clean-up is given only the package", () => {
+    const merge = pipelines.get("media-merge") as Pipeline;
+    expect(planStages(merge, {}).map((s) => [s.name, s.spec.needs])).toEqual([
+      ["upload", []],
+      ["analysis", ["upload"]],
+      ["preparation", ["upload", "analysis"]],
+      ["merging", ["preparation"]],
+      ["compression", ["merging"]],
+      ["storage_upload", ["compression"]],
+      ["cleanup", ["storage_upload"]],
+    ]);
+    expect(checkRequest(merge, { media: ["a.mp4"], height: 180 })).toEqual({
+      ok: true,
+      request: { media: ["a.mp4"], height: 180, fit: "pad" },
+    });
+    expect(checkRequest(merge, { fps: 29 }).ok).toBe(false);
+    expect(checkRequest(merge, { width: 321 }).ok).toBe(false);
   });
 });

@@ -27,6 +27,8 @@ const stageSchema = z.strictObject({
   uploads: z.boolean().default(false),
   params: z.record(z.string(), z.unknown()).default({}),
   timeout: duration,
+  /** Added for every thousand characters of the script after the first: a longer text is a longer video. */
+  timeout_per_1000_characters: duration.default(0),
   retries: z.int().min(0).max(20),
   /** First pause before a retry; doubles each time up to five minutes. Requirements 002: 5 s. */
   backoff: duration.default(5_000),
@@ -151,7 +153,7 @@ export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStag
       needs: stage.needs,
       uploads: stage.uploads,
       params: stage.params as JsonObject,
-      timeoutMs: stage.timeout,
+      timeoutMs: stage.timeout + Math.round(stage.timeout_per_1000_characters * extraThousands(request)),
       retries: stage.retries,
       backoffMs: stage.backoff,
       providers: [
@@ -168,6 +170,10 @@ export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStag
     },
   }));
 };
+
+/** Thousands of characters of the script beyond the first thousand (about a minute of speech). */
+const extraThousands = ({ script }: JsonObject): number =>
+  typeof script === "string" ? Math.max(0, script.length - 1000) / 1000 : 0;
 
 /** What a job is expected to cost before there is history: the pipeline's figure for its complexity. */
 export const estimateMicros = (pipeline: Pipeline, complexity: Complexity): Micros => pipeline.estimate[complexity];
