@@ -1,17 +1,13 @@
 #!/usr/bin/env node
 // The agent as a process: reads the environment, starts everything, stops in order at SIGINT or SIGTERM. Running work is left
-// to its shims and adopted by the next start.
+// to its shims and adopted by the next start. start.js is the door that launchers use; this file alone runs too.
 // Exit codes: 0 stopped in order, 1 a fault, 2 a setting, a token or a program that cannot be used (one sentence on stderr).
-import module from "node:module";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { ConfigError, redacted } from "@renderplane/proto/kernel/process/environment.ts";
 import { untilSignal } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import { createLogger } from "@renderplane/proto/kernel/process/logger.ts";
-
-// Types are stripped once, not at every start: an agent that restarts has leases running.
-module.enableCompileCache();
-const { readConfig, settings } = await import("./config.ts");
-const { startAgent } = await import("./agent.ts");
+import { startAgent } from "./agent.ts";
+import { readConfig, settings } from "./config.ts";
 
 const run = async (): Promise<number> => {
   const config = readConfig(process.env);
@@ -31,11 +27,15 @@ const run = async (): Promise<number> => {
 const isForPeople = (error: unknown): error is Error =>
   error instanceof ConfigError || error instanceof RenderplaneError;
 
-process.exitCode = await run().catch((error: unknown) => {
-  process.stderr.write(
-    isForPeople(error) ? `${error.message}\n` : `${error instanceof Error ? error.stack : String(error)}\n`,
-  );
-  return isForPeople(error) ? 2 : 1;
-});
-// A part that was left behind at the deadline must not keep the process.
-process.exit();
+export const main = async (): Promise<never> => {
+  process.exitCode = await run().catch((error: unknown) => {
+    process.stderr.write(
+      isForPeople(error) ? `${error.message}\n` : `${error instanceof Error ? error.stack : String(error)}\n`,
+    );
+    return isForPeople(error) ? 2 : 1;
+  });
+  // A part that was left behind at the deadline must not keep the process.
+  process.exit();
+};
+
+if (import.meta.main) await main();

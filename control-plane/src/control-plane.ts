@@ -24,7 +24,7 @@ import { createRelay } from "./loops/relay.ts";
 import { createWaker } from "./loops/waker.ts";
 import { createMetrics } from "./metrics/registry.ts";
 import type { Context } from "./operations/context.ts";
-import { publishProgress } from "./operations/publish-progress.ts";
+import { progressPublisher } from "./operations/publish-progress.ts";
 import { resumeReplica } from "./operations/reap-leases.ts";
 import { createEmbedded } from "./store/embedded.ts";
 import { installationValue } from "./store/installation.ts";
@@ -143,11 +143,7 @@ const compose = async (
     agentListen: config.agentListen,
     enrolListen: config.enrolListen,
     serverNames: config.serverNames,
-    onProgress: (live) => {
-      publishProgress(context, live).catch((error: unknown) =>
-        log.warn({ err: error }, "live progress was not published"),
-      );
-    },
+    onProgress: progressPublisher(context),
   });
   edges.http = http;
   edges.grpc = grpc;

@@ -15,20 +15,18 @@ const titles: Readonly<Record<string, string>> = {
   rest: "At rest",
 };
 
-const main = async (): Promise<number> => {
+const main = async (signal: AbortSignal): Promise<number> => {
   const wanted = process.argv.slice(2);
   const unknown = wanted.filter((name) => !benches.some((bench) => bench.name === name));
   if (unknown.length > 0) {
     console.error(`There is no benchmark ${unknown.join(", ")}; there are ${benches.map((b) => b.name).join(", ")}.`);
     return 2;
   }
-  const abort = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort(signal));
   const file = join(repositoryRoot(), "docs/benchmarks.md");
   const machine = await describeMachine();
   for (const bench of benches.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
     console.error(`${bench.name}:`);
-    const figures = await bench.run((text) => console.error(`  ${text}`), abort.signal);
+    const figures = await bench.run((text) => console.error(`  ${text}`), signal);
     const day = new Date().toISOString().slice(0, 10);
     const body = `\`npm run bench ${bench.name}\`, ${day}, ${machine}.\n\n${figures}\n`;
     await writeFile(file, withSection(await readFile(file, "utf8").catch(() => ""), bench.name, body));
@@ -53,4 +51,9 @@ const withSection = (page: string, name: string, body: string): string => {
   return `${parts.map((part) => part.trimEnd()).join("\n\n")}\n`;
 };
 
-process.exitCode = await main();
+const abort = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => abort.abort(signal));
+process.exitCode = await main(abort.signal).catch((error: unknown) => {
+  if (!abort.signal.aborted) throw error;
+  return abort.signal.reason === "SIGTERM" ? 143 : 130;
+});

@@ -8,7 +8,8 @@ import type { JobJson } from "../../control-plane/src/cli/shapes.ts";
 import { repositoryRoot } from "../checks/repository.ts";
 import { type Bench, keptAttempts, onBed, percentile, submit, untilOver } from "./bed.ts";
 
-const rounds = 5;
+/** Each takes about two minutes on two cores; the median of three is not moved by one bad one. */
+const rounds = 3;
 
 /** One program as the agent ran it, with when it began and ended in milliseconds of the wall clock. */
 export type Step = {

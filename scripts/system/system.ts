@@ -86,7 +86,7 @@ export const startSystem = async (options: SystemOptions): Promise<RunningSystem
     }));
     await untilTrue(() => isReady(client), controlPlane, join(logs, "control-plane.log"), readyMs, signal);
     const tokenFile = join(dataDir, "join-token");
-    const agent = await keep("agent", "agent/src/main.ts", async () => ({
+    const agent = await keep("agent", "agent/src/start.js", async () => ({
       ...common,
       RENDERPLANE_AGENT_DIR: agentDir,
       RENDERPLANE_ENROL_ADDRESS: `127.0.0.1:${port + 2}`,

@@ -1,12 +1,13 @@
 // What this host is and what of it may be given to attempts: read once at start and told in Hello.
 // Encoders and programs count only when they proved themselves just now; stage kinds and providers come from the stages' room.
-// systeminformation is asked for the names of CPU and OS only: its GPU and memory answers are unusable for scheduling.
+// systeminformation is asked for the names of CPU and OS only (host-names.ts): its GPU and memory answers are unusable for scheduling.
 import { statfs } from "node:fs/promises";
 import os from "node:os";
 import type { Gpu, Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import { type CanaryEncoder, checkFfmpeg, encoderWorks, hasEspeak } from "./ffmpeg.ts";
 import { type GpuState, readGpus } from "./gpu.ts";
 import { readMemory } from "./health.ts";
+import { readHostNames } from "./host-names.ts";
 
 export type InventoryConfig = {
   readonly ffmpegPath: string;
@@ -24,7 +25,7 @@ export type InventoryConfig = {
 export const readInventory = async (config: InventoryConfig): Promise<Inventory> => {
   const [ffmpegVersion, names, memory, disk, gpus, cpuEncoders, canSpeak] = await Promise.all([
     checkFfmpeg({ ffmpeg: config.ffmpegPath, ffprobe: config.ffprobePath }),
-    readNames(),
+    readHostNames(),
     readMemory(),
     statfs(config.scratchDir),
     readWorkingGpus(config),
@@ -68,17 +69,3 @@ const withEncoders = async (gpu: GpuState, ffmpeg: string): Promise<Gpu> => ({
   driverVersion: gpu.driverVersion,
   workingEncoders: (await encoderWorks(ffmpeg, "h264_nvenc", gpu.uuid)) ? ["h264_nvenc"] : [],
 });
-
-const readNames = async (): Promise<{ readonly os: string; readonly cpuModel: string }> => {
-  const plain = { os: `${os.type()} ${os.release()}`, cpuModel: os.cpus()[0]?.model ?? "unknown" };
-  try {
-    const { cpu, osInfo } = await import("systeminformation");
-    const [processor, system] = await Promise.all([cpu(), osInfo()]);
-    return {
-      os: `${system.distro} ${system.release}`.trim() || plain.os,
-      cpuModel: `${processor.manufacturer} ${processor.brand}`.trim() || plain.cpuModel,
-    };
-  } catch {
-    return plain;
-  }
-};

@@ -192,6 +192,15 @@ describe("refused", () => {
     expect(single.message).toContain("make 1 clips, expected 2 to 50. Upload or list more.");
   });
 
+  test("a cut Matroska clip too, though FFmpeg ends with 0 and names no error", async () => {
+    const whole = readFileSync(solid("whole.mkv", "red", "640x360", "30", 4));
+    const cut = path.join(media.dir, "cut.mkv");
+    writeFileSync(cut, whole.subarray(0, Math.round(whole.length * 0.6)));
+    const failure = await failureOf(runStages([["cut.mkv", cut], ...named("portrait.mp4")], { height: 90 }));
+    expect(failure.failureClass).toBe("input_corrupt");
+    expect(failure.message).toMatch(/^The uploaded file "cut.mkv" is damaged or cut off\./);
+  });
+
   test("a cut clip fails by the caller's name", async () => {
     const failure = await failureOf(runStages(named("portrait.mp4", "truncated.mp4"), { height: 90 }));
     expect(failure.failureClass).toBe("input_corrupt");

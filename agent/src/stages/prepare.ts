@@ -15,6 +15,9 @@ import { damaged } from "./transcode.ts";
 
 const analysisResult = z.object({ target: targetSchema });
 
+/** FFmpeg ends well on a Matroska file that was cut: without this the clip would just be shorter. */
+const cutMatroska = /\[matroska[^\]]*\] (\[\w+\] )?File ended prematurely/;
+
 type Prepared = { readonly name: string; readonly original: string; readonly frames: number; readonly audio: boolean };
 
 export const prepareStage: StageKind = {
@@ -54,6 +57,8 @@ const prepareClip = async (
     progress: { label: `preparing clip ${index + 1}`, ...(seconds > 0 ? { totalMs: seconds * 1000 } : {}), ...share },
   });
   failOn(shown, `the preparation of ${clip.label}`);
+  if (cutMatroska.test(shown.stderr))
+    throw new StageFailure("input_corrupt", `${clip.label} ended early.`, { evidence: shown.stderr.slice(-4_096) });
   const counted = await probe(context, numbered("count", index), picture, picture, { countPackets: true });
   const frames = counted.video?.packets ?? 0;
   if (frames === 0)

@@ -181,6 +181,20 @@ describe("placement", () => {
       },
       "cores",
     ],
+    [
+      {
+        ...host("a"),
+        held: Array.from({ length: 64 }, () => ({
+          cores: 0,
+          memoryBytes: 0,
+          scratchBytes: 0,
+          gpuUuid: "",
+          gpuMemoryBytes: 0,
+          encoderSessions: 0,
+        })),
+      },
+      "attempts",
+    ],
     [host("a", {}, { memoryBytes: 1024 }), "memory"],
     [host("a", {}, { scratchBytes: 1024 }), "scratch"],
   ])("a reason for every host: %#", (candidate, rule) => {

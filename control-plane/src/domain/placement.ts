@@ -1,10 +1,11 @@
 // Where a stage may run, and why not elsewhere: a table of filters (pass, or a reason) and a table of scorers (0..1, weight).
 // One fit function decides here and is checked again by the agent; reasons are kept and answer "why is it waiting".
+import { maxAttemptsPerHost } from "@renderplane/proto/kernel/limits.ts";
 import type { AllocationRecord, HostRow, StageSpec } from "./records.ts";
 
 export type Candidate = {
   readonly host: HostRow;
-  /** Sum of what its live attempts hold. */
+  /** What its live attempts hold, one entry each. */
   readonly held: readonly AllocationRecord[];
 };
 export type Need = {
@@ -56,6 +57,11 @@ export const filters: readonly Filter[] = [
       spec.resources.gpu === "required" && !gpuFor(spec, c)
         ? `no GPU with ${gib(spec.resources.gpuMemoryBytes)} free`
         : undefined,
+  },
+  {
+    name: "attempts",
+    refuse: (_, c) =>
+      c.held.length < maxAttemptsPerHost ? undefined : `it holds ${c.held.length} attempts, the most that a host may`,
   },
   { name: "cores", refuse: (need, c) => short("cores", coresOn(need, c.host), freeOf(c).cores, String) },
   { name: "memory", refuse: ({ spec }, c) => short("memory", spec.resources.memoryBytes, freeOf(c).memoryBytes, gib) },

@@ -13,7 +13,7 @@ export type RecoveryFacts = {
   readonly retries: number;
   readonly backoffMs: number;
   readonly isCancelling: boolean;
-  /** Attempts in a row that ended without counting (refused, expired, interrupted); bounds a refusal loop's speed. */
+  /** Attempts in a row that ended without counting (refused, expired, interrupted, given back); bounds such a loop's speed. */
   readonly uncounted: number;
 };
 export type RecoveryVerdict =
@@ -26,6 +26,8 @@ export type RecoveryVerdict =
 const maxBackoffMs = 300_000;
 /** A host that refused is asked again after a second, doubling to ten: capacity comes back quickly. */
 const refusalMs = (uncounted: number): number => Math.min(1_000 * 2 ** Math.min(uncounted, 10), 10_000);
+/** Work that a host gave back goes on at once; again and again without a try that counts, as slowly as refusals. */
+const givenBackMs = (uncounted: number): number => (uncounted === 0 ? 0 : refusalMs(uncounted));
 
 /** Outcomes that say nothing against the work. */
 export const countsAsTry = (outcome: AttemptOutcome): boolean =>
@@ -42,7 +44,7 @@ export const recoveryRules: readonly Rule[] = [
   {
     name: "cancelled-by-host",
     when: (f) => f.outcome === "cancelled",
-    verdict: (_, rule) => ({ action: "requeue", rule, delayMs: 0, avoidHost: false }),
+    verdict: (f, rule) => ({ action: "requeue", rule, delayMs: givenBackMs(f.uncounted), avoidHost: false }),
   },
   {
     name: "refused",
@@ -57,7 +59,7 @@ export const recoveryRules: readonly Rule[] = [
   {
     name: "interrupted",
     when: (f) => f.outcome === "interrupted",
-    verdict: (_, rule) => ({ action: "requeue", rule, delayMs: 0, avoidHost: false }),
+    verdict: (f, rule) => ({ action: "requeue", rule, delayMs: givenBackMs(f.uncounted), avoidHost: false }),
   },
   { name: "not-retryable", when: (f) => placeOf(f) === "never", verdict: (_, rule) => ({ action: "fail", rule }) },
   { name: "tries-used-up", when: (f) => f.tries > f.retries, verdict: (_, rule) => ({ action: "fail", rule }) },

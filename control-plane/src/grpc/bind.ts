@@ -1,5 +1,6 @@
 // Binds the operations to their context for this edge. The edge itself knows only the shapes in operations.ts.
 import { acceptOffer } from "../operations/accept-offer.ts";
+import { checkCertificate } from "../operations/check-certificate.ts";
 import { closeSession } from "../operations/close-session.ts";
 import type { Context } from "../operations/context.ts";
 import { enrolHost } from "../operations/enrol-host.ts";
@@ -13,6 +14,7 @@ import type { GrpcOperations } from "./operations.ts";
 
 export const bindGrpcOperations = (ctx: Context): GrpcOperations => ({
   enrolHost: (r) => enrolHost(ctx, r),
+  checkCertificate: (r) => checkCertificate(ctx, r),
   renewCertificate: (r) => renewCertificate(ctx, r),
   openSession: (r) => openSession(ctx, r),
   closeSession: (r) => closeSession(ctx, r),

@@ -14,7 +14,7 @@ import { endRecord, outputRecords } from "./completion.ts";
 import { attemptIdPattern, refuse } from "./convert.ts";
 import type { LiveSessions } from "./live-session.ts";
 import type { GrpcOperations } from "./operations.ts";
-import { peerOf } from "./peer.ts";
+import { type Peer, peerOf } from "./peer.ts";
 import { unary } from "./unary.ts";
 
 export const agentCalls = (parts: {
@@ -23,13 +23,13 @@ export const agentCalls = (parts: {
   readonly log: Logger;
 }): Pick<AgentServiceServer, "complete" | "placeOutputs" | "renewCertificate"> => ({
   complete: unary<CompleteRequest, CompleteResponse>(parts.log, async (request, call) => {
-    const { hostId } = peerOf(call);
+    const { hostId } = await trustedPeer(parts.operations, call);
     const { applied } = await parts.operations.finishAttempt(endRecord(request, hostId));
     parts.sessions.byHost.get(hostId)?.ended.add(request.attemptId);
     return { applied };
   }),
   placeOutputs: unary<PlaceOutputsRequest, PlaceOutputsResponse>(parts.log, async (request, call) => {
-    const { hostId } = peerOf(call);
+    const { hostId } = await trustedPeer(parts.operations, call);
     const { attemptId, fence } = request;
     if (!attemptIdPattern.test(attemptId)) return refuse("/attempt_id", "is not the id of an attempt");
     const outputs = readOutputs(request);
@@ -43,6 +43,16 @@ export const agentCalls = (parts: {
     return { certificate, authorities };
   }),
 });
+
+/** Who calls. An open connection outlives the revocation of its certificate, so every call asks again. */
+const trustedPeer = async (
+  operations: Pick<GrpcOperations, "checkCertificate">,
+  call: Parameters<typeof peerOf>[0],
+): Promise<Peer> => {
+  const peer = peerOf(call);
+  await operations.checkCertificate(peer);
+  return peer;
+};
 
 const readOutputs = (request: PlaceOutputsRequest) => {
   try {

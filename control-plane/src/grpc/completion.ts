@@ -17,12 +17,17 @@ import {
   sha256Pattern,
 } from "@renderplane/proto/kernel/limits.ts";
 import type { FailureRecord, JsonObject } from "../domain/records.ts";
+import { unstorable } from "../domain/storable.ts";
 import { attemptIdPattern, cleanText, refuse } from "./convert.ts";
 import type { EndRecord, OutputRecord } from "./operations.ts";
 
 /** Services that one stage may bill; more are cut. */
 const maxUsageLines = 50;
 const maxMessageLength = 2000;
+/** Nothing that is billed comes in such numbers for one stage; a line beyond it is a fault of the agent and is left out. */
+const maxQuantity = 1e12;
+/** A type with plain parameters: it becomes a header of downloads. */
+const mediaTypePattern = /^[a-z0-9.+-]+\/[a-z0-9.+-]+(; ?[a-z0-9.+-]+=[A-Za-z0-9.+-]+)*$/;
 
 const outcomes = {
   [Outcome.OUTCOME_SUCCEEDED]: "succeeded",
@@ -62,7 +67,8 @@ export const outputRecords = (outputs: readonly Artifact[]): OutputRecord[] => {
     if (!sha256Pattern.test(sha256)) throw new RangeError(`the sha256 of ${name} is not 64 lower-case hex digits`);
     if (sizeBytes < 0n || sizeBytes > BigInt(Number.MAX_SAFE_INTEGER))
       throw new RangeError(`the size of ${name}, ${sizeBytes} bytes, is not possible`);
-    return { name, sha256, sizeBytes: Number(sizeBytes), mediaType: cleanText(mediaType) };
+    const plain = mediaTypePattern.test(mediaType) ? cleanText(mediaType) : "application/octet-stream";
+    return { name, sha256, sizeBytes: Number(sizeBytes), mediaType: plain };
   });
 };
 
@@ -71,15 +77,15 @@ const resultOf = (text: string): JsonObject => {
   if (size > maxResultBytes) throw new RangeError(`the result is ${size} bytes, at most ${maxResultBytes} are kept`);
   let value: unknown;
   try {
-    // PostgreSQL stores no NUL in JSON either.
-    value = JSON.parse(text === "" ? "{}" : text, (key, inner: unknown) => {
-      if (key.includes("\u0000")) throw new RangeError("the result has a key with a NUL character");
-      return typeof inner === "string" ? inner.replaceAll("\u0000", "") : inner;
-    });
+    // Values lose what cannot be stored, for it changes nothing; the rest of it is a report that breaks the contract.
+    value = JSON.parse(text === "" ? "{}" : text, (_key, inner: unknown) =>
+      typeof inner === "string" ? inner.replaceAll("\u0000", "").toWellFormed() : inner,
+    );
   } catch (error) {
-    if (error instanceof RangeError) throw error;
-    throw new RangeError("the result is not JSON");
+    throw new RangeError(error instanceof RangeError ? "the result is nested too deeply" : "the result is not JSON");
   }
+  const wrong = unstorable(value);
+  if (wrong) throw new RangeError(`the result is not one that can be stored: ${wrong.detail}`);
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new RangeError("the result is not a JSON object");
   return value as JsonObject;
@@ -87,7 +93,7 @@ const resultOf = (text: string): JsonObject => {
 
 const usageOf = (request: CompleteRequest): EndRecord["usage"] =>
   request.usage
-    .filter((use) => Number.isFinite(use.quantity) && use.quantity >= 0)
+    .filter((use) => use.quantity >= 0 && use.quantity <= maxQuantity)
     .slice(0, maxUsageLines)
     .map((use) => ({
       service: cleanText(use.service),
@@ -102,7 +108,7 @@ const reportedFailure = (request: CompleteRequest, outcome: string): FailureReco
   const failureClass = isFailureClass(reported.failureClass) ? reported.failureClass : "unknown";
   return {
     ...failureOf(failureClass, cleanText(reported.message, maxMessageLength)),
-    evidence: cleanText(reported.evidence, Number.MAX_SAFE_INTEGER).slice(-maxEvidenceBytes),
+    evidence: cleanText(reported.evidence.slice(-maxEvidenceBytes), maxEvidenceBytes),
     exit: cleanText(reported.exit),
   };
 };

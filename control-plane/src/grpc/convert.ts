@@ -28,9 +28,9 @@ export const refuse = (pointer: string, detail: string): never => {
   });
 };
 
-/** Without NUL, cut to `max` characters. */
+/** Without NUL, cut to `max` characters; half a character at the cut becomes U+FFFD. PostgreSQL stores neither in JSON. */
 export const cleanText = (text: string, max: number = maxTextLength): string =>
-  text.replaceAll("\u0000", "").slice(0, max);
+  text.replaceAll("\u0000", "").slice(0, max).toWellFormed();
 
 const finite = (value: number): number => (Number.isFinite(value) ? value : 0);
 /** 0 when it is negative or too large for a number: capacity that cannot be is no capacity. */

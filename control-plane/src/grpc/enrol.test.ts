@@ -1,7 +1,7 @@
 // Enrolment over real TLS: who gets a certificate, who is refused with which code, and what a lost answer costs.
 import { createPrivateKey, generateKeyPairSync } from "node:crypto";
 import { credentials } from "@grpc/grpc-js";
-import { AgentServiceClient } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import { AgentServiceClient, CompleteRequest } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openAuthority } from "../identity/authority.ts";
 import { makeJoinToken } from "../identity/join-token.ts";
@@ -100,6 +100,24 @@ test("a revoked certificate is refused at the session with what to do", async ()
   const failed = await rawStream(client).ended;
   expect(codeOf(failed)).toBe("16 certificate_refused");
   expect(failed?.details).toBe("this certificate has been revoked; enrol the host again");
+  client.close();
+});
+
+test("a certificate that is revoked while its connection is open ends no attempt and gets no address for outputs", async () => {
+  const identity = await rawEnrol(edge, edge.operations.issueToken());
+  const client = rawClient(edge, identity);
+  const stream = rawStream(client);
+  await stream.ack;
+  edge.operations.hosts.get(identity.hostId)?.serials.set(serialOf(identity.certificate), "revoked");
+  const attempt = { attemptId: makeId("a"), fence: 1n };
+  const complete = { ...CompleteRequest.decode(new Uint8Array()), ...attempt };
+  const calls = [
+    new Promise((resolve) => client.complete(complete, resolve)),
+    new Promise((resolve) => client.placeOutputs({ ...attempt, outputs: [] }, resolve)),
+  ];
+  for (const error of await Promise.all(calls)) expect(codeOf(error)).toBe("16 certificate_refused");
+  expect(edge.operations.ends).toEqual([]);
+  expect(edge.operations.callsOf("placeOutputs")).toEqual([]);
   client.close();
 });
 

@@ -79,6 +79,8 @@ export type GrpcOperations = {
     readonly name: string;
     readonly inventory: InventoryRecord;
   }): Promise<Signed & { readonly hostId: string }>;
+  /** Throws certificate_refused when it was revoked. */
+  checkCertificate(r: { readonly hostId: string; readonly serial: string }): Promise<void>;
   renewCertificate(r: { readonly hostId: string; readonly serial: string; readonly csr: Uint8Array }): Promise<Signed>;
   openSession(r: {
     readonly hostId: string;

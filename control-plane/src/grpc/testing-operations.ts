@@ -79,6 +79,10 @@ export const createFakeOperations = (authority: Authority): FakeOperations => {
       row.answers.set(signed.publicKeySha256, answer);
       return answer;
     },
+    checkCertificate: async ({ hostId, serial }) => {
+      if (hostOf(hostId).serials.get(serial) !== "valid")
+        throw new RenderplaneError("certificate_refused", "this certificate has been revoked");
+    },
     renewCertificate: async ({ hostId, csr }) => {
       const signed = await authority.signHost(csr, hostId);
       hostOf(hostId).serials.set(signed.serial, "valid");

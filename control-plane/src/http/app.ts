@@ -8,7 +8,7 @@ import type { Metrics } from "../metrics/registry.ts";
 import { artifactRoutes } from "./artifacts.ts";
 import type { EventFeed } from "./event-feed.ts";
 import { eventRoutes } from "./events.ts";
-import { checkHost, checkOrigin, type HttpEnv, harden, identify } from "./guards.ts";
+import { checkAddress, checkHost, checkOrigin, type HttpEnv, harden, identify } from "./guards.ts";
 import { hostRoutes } from "./hosts.ts";
 import { jobArtifactRoutes } from "./job-artifacts.ts";
 import { jobRoutes } from "./jobs.ts";
@@ -46,6 +46,7 @@ export const createApp = (ctx: HttpContext, options: AppOptions): OpenAPIHono<Ht
   app.use(harden());
   app.use(checkHost(options.hosts));
   app.use(checkOrigin(options.publicUrl));
+  app.use(checkAddress());
 
   // Mounted without keeping their types: one long chain of typed routes takes the type checker minutes.
   const groups: readonly Hono<HttpEnv>[] = [

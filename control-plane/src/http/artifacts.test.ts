@@ -1,9 +1,10 @@
 // The signed addresses as agents use them: read with ranges, put in one piece, resumed, refused.
 import { createHash } from "node:crypto";
 import { connect } from "node:net";
+import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, openTestEdge, type TestEdge } from "../testing/http-edge.ts";
-import { problemSchema } from "./problem.ts";
+import { problemResponse, problemSchema } from "./problem.ts";
 
 let it: TestEdge;
 beforeAll(async () => {
@@ -117,4 +118,12 @@ test("a reader that goes away leaves no open file", async () => {
   expect(await openFiles()).toBe(1);
   abort.abort();
   await eventually(async () => (await openFiles()) === 0);
+});
+
+test("an answer says when to come back whenever it is known, whatever its status", () => {
+  const where = { path: "/artifacts/x", traceId: "" };
+  const full = new RenderplaneError("storage_full", "full", { retryAfterMs: 30_000 });
+  expect(problemResponse(full, where).headers.get("retry-after")).toBe("30");
+  const gone = new RenderplaneError("artifact_not_found", "gone");
+  expect(problemResponse(gone, where).headers.get("retry-after")).toBeNull();
 });

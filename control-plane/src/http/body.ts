@@ -1,7 +1,8 @@
-// Reads JSON bodies: bounded, UTF-8, with a place in the text when they cannot be read.
+// Reads JSON bodies: bounded, UTF-8, with a place in the text when they cannot be read, and nothing that cannot be stored.
 // What the value means is checked by others. Invariant: at most `maxBytes` of a body are ever held in memory.
 import type { IncomingMessage } from "node:http";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
+import { unstorable } from "../domain/storable.ts";
 
 /** Throws body_too_large, or malformed_body when the sender went away. */
 export const readBytes = async (from: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Buffer> => {
@@ -41,8 +42,15 @@ export const withoutDestroying = (incoming: IncomingMessage): AsyncIterable<Uint
 export const mediaTypeOf = (header: string | undefined): string =>
   (header ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
 
-/** Throws malformed_body with the line and column of the first thing that is wrong. */
+/** Throws malformed_body with the line and column of the first thing that is wrong, invalid_request for what cannot be stored. */
 export const parseJson = (bytes: Uint8Array): unknown => {
+  const value = readValue(bytes);
+  const wrong = unstorable(value);
+  if (wrong) throw new RenderplaneError("invalid_request", `${wrong.detail}.`, { fields: [wrong] });
+  return value;
+};
+
+const readValue = (bytes: Uint8Array): unknown => {
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);

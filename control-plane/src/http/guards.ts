@@ -1,4 +1,4 @@
-// What every request passes before a route sees it: its ids, security headers, the Host check and the origin check.
+// What every request passes before a route sees it: its ids, security headers, the Host, origin and address checks.
 // It decides who may talk to this listener at all; it knows nothing of jobs. CORS stays off: no foreign page may read.
 // Invariant: a page on another site can neither read answers (DNS rebinding) nor cause a change (cross-site request).
 import { randomBytes } from "node:crypto";
@@ -22,6 +22,16 @@ export const identify = (): MiddlewareHandler<HttpEnv> => async (c, next) => {
   c.set("requestId", requestId);
   await next();
   c.header("x-request-id", requestId);
+};
+
+/** No text that is stored has a NUL, and the database refuses to look for one. */
+export const checkAddress = (): MiddlewareHandler<HttpEnv> => async (c, next) => {
+  if (c.req.url.includes("%00"))
+    throw new RenderplaneError(
+      "invalid_request",
+      "The address has a NUL character (%00); there is nothing by such a name.",
+    );
+  await next();
 };
 
 export const harden = (): MiddlewareHandler =>

@@ -213,7 +213,8 @@ const itemsOf = async (page: readonly JobRow[], operations: HttpOperations): Pro
 const cursorOf = (job: JobRow): string =>
   Buffer.from(JSON.stringify([job.createdAt.getTime(), job.id])).toString("base64url");
 
-const cursorSchema = z.tuple([z.int(), z.string()]);
+/** Times from 1970 to the year 9999: beyond them JavaScript or PostgreSQL has no date. */
+const cursorSchema = z.tuple([z.int().min(0).max(253_402_300_799_999), z.string().regex(/^v_[0-9A-Z]{26}$/)]);
 const readCursor = (text: string): { createdAt: Date; id: string } => {
   try {
     const [at, id] = cursorSchema.parse(JSON.parse(Buffer.from(text, "base64url").toString("utf8")));

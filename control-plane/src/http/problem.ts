@@ -37,7 +37,7 @@ export const problemResponse = (
   const row = errorCodes[failure.code];
   const status = isLegacy(where.path) ? legacyStatus(row.http) : row.http;
   const headers = new Headers({ "content-type": "application/problem+json", "cache-control": "no-store" });
-  if (row.http === 429 || row.http === 503)
+  if (row.http === 429 || row.http === 503 || failure.retryAfterMs !== undefined)
     headers.set("retry-after", String(Math.ceil((failure.retryAfterMs ?? defaultRetryAfterMs) / 1000)));
   if (where.allow) headers.set("allow", where.allow.join(", "));
   const body: Problem = {

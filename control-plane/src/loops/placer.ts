@@ -11,7 +11,7 @@ export const createPlacer = (ctx: Context): Rhythm => {
   const loop = rhythm({
     name: "placer",
     periodMs,
-    turn: async () => ((await placeStages(ctx)).isFull ? 0 : undefined),
+    turn: () => placeStages(ctx),
     onError: (error) => ctx.log.error({ err: error, loop: "placer" }, "loop turn failed"),
   });
   return listening(loop, () => ctx.bus.on("ready", loop.ring));

@@ -6,14 +6,18 @@ import { wakeStages } from "../operations/wake-stages.ts";
 /** Retries are written by other operations and replicas, so it looks at least this often. */
 const periodMs = 1_000;
 
-export const createWaker = (ctx: Context): Rhythm =>
-  rhythm({
+export const createWaker = (ctx: Context): Rhythm => {
+  /** A refused stage is ready again by its time alone; at that time nothing is written, so the placer is woken here. */
+  let isDue = false;
+  return rhythm({
     name: "waker",
     periodMs,
     turn: async () => {
+      if (isDue) ctx.bus.ring("ready");
       const { nextMs } = await wakeStages(ctx);
-      if (nextMs !== undefined && nextMs <= 0) ctx.bus.ring("ready");
+      isDue = nextMs !== undefined && nextMs <= periodMs;
       return nextMs === undefined ? undefined : Math.min(periodMs, Math.max(20, nextMs));
     },
     onError: (error) => ctx.log.error({ err: error, loop: "waker" }, "loop turn failed"),
   });
+};

@@ -9,7 +9,14 @@ import { stagePercent } from "../domain/job.ts";
 import type { UsageRecord } from "../domain/pricing.ts";
 import type { AttemptRow, FailureRecord, JobRow, JsonObject, StageRow } from "../domain/records.ts";
 import { countsAsTry, type RecoveryVerdict, recover } from "../domain/recovery.ts";
-import { endAttempt, hostsOfJob, lockAttempt, readAttempt, uncountedInARow } from "../store/attempts.ts";
+import {
+  endAttempt,
+  hostsOfJob,
+  isStillOverdue,
+  lockAttempt,
+  readAttempt,
+  uncountedInARow,
+} from "../store/attempts.ts";
 import type { Tx } from "../store/database.ts";
 import { appendEvents } from "../store/events.ts";
 import { insertFiles, recordArtifacts } from "../store/files.ts";
@@ -30,6 +37,8 @@ export type Finish = {
   readonly outputs: readonly Upload[];
   readonly failure: FailureRecord | null;
   readonly usage: readonly UsageRecord[];
+  /** Only while its offer or lease is still out of time: what the reaper read may be renewed or accepted by now. */
+  readonly ifOverdue?: true;
 };
 
 /** `applied` is false when the fence is stale or the attempt has ended otherwise: the outputs do not count. */
@@ -44,6 +53,8 @@ export const finishAttempt = async (ctx: Context, finish: Finish): Promise<{ app
     const attempt = stage && (await lockAttempt(tx, r.attemptId));
     if (!job || !stage || !attempt) return { applied: false, hosts: [] };
     if (attempt.state === "ended") return { applied: attempt.outcome === r.outcome, hosts: [] };
+    if (r.ifOverdue && !(await isStillOverdue(tx, attempt.id, r.outcome, ctx.timings.graceMs)))
+      return { applied: false, hosts: [] };
     return apply(ctx, tx, r, job, stage, attempt);
   });
   ctx.bus.ring("ready");

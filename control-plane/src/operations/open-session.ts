@@ -3,7 +3,7 @@
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { protocolVersion } from "@renderplane/proto/kernel/limits.ts";
 import { type Held, type HeldVerdict, judgeHeld } from "../domain/lease.ts";
-import type { InventoryRecord } from "../domain/records.ts";
+import type { AttemptRow, InventoryRecord } from "../domain/records.ts";
 import { liveAttemptsOf, readAttempts, renewAttempts } from "../store/attempts.ts";
 import { appendEvents } from "../store/events.ts";
 import { openHostSession } from "../store/hosts.ts";
@@ -44,10 +44,11 @@ export const openSession = async (
     await appendEvents(tx, [
       { type: "host.online", hostId: r.hostId, body: { epoch: String(epoch), agent_version: r.agentVersion } },
     ]);
-    return { epoch };
+    // Read here: what begins under a later epoch, while this Hello is still being answered, is not this Hello's to judge.
+    return { epoch, live: await liveAttemptsOf(tx, r.hostId) };
   });
   const verdicts = await judgeAll(ctx, r, session.epoch);
-  await loseUnheld(ctx, r);
+  await loseUnheld(ctx, r, session.live);
   ctx.bus.ring("ready");
   ctx.bus.ring("events");
   return { epoch: session.epoch, verdicts };
@@ -93,9 +94,9 @@ const judgeAll = async (ctx: Context, r: SessionRequest, epoch: bigint): Promise
   return verdicts;
 };
 
-const loseUnheld = async (ctx: Context, r: SessionRequest): Promise<void> => {
+const loseUnheld = async (ctx: Context, r: SessionRequest, live: readonly AttemptRow[]): Promise<void> => {
   const held = new Set(r.attempts.map((a) => a.attemptId));
-  for (const attempt of await liveAttemptsOf(ctx.db.direct, r.hostId)) {
+  for (const attempt of live) {
     // An offer that the host never journaled is sent again by this session.
     if (attempt.state !== "running" || held.has(attempt.id)) continue;
     await finishAttempt(ctx, {

@@ -1,30 +1,40 @@
 // Takes the head of the queue and gives it to hosts: attempts, leases, holds and events of the whole batch in one transaction.
 // Safe on two replicas at once: jobs that another one holds are passed over, and the hosts' rows are held while room is given.
 import { type FailureClass, factsOf } from "@renderplane/proto/kernel/failure.ts";
-import { maxAttemptsPerHost } from "@renderplane/proto/kernel/limits.ts";
 import { ulid } from "ulid";
 import { admitHold } from "../domain/budget.ts";
 import { type Candidate, type HostVerdict, place } from "../domain/placement.ts";
 import type { AllocationRecord, FailureRecord, JobRow, JsonObject, StageRow } from "../domain/records.ts";
-import { insertAttempts, type NewAttempt } from "../store/attempts.ts";
+import { hostsOfJob, insertAttempts, type NewAttempt } from "../store/attempts.ts";
 import type { Tx } from "../store/database.ts";
 import { appendEvents } from "../store/events.ts";
 import { liveAllocations, lockHosts } from "../store/hosts.ts";
 import { lockFreeJobs, markJobFailure, moveJobMoney } from "../store/jobs.ts";
 import { appendLedger } from "../store/ledger.ts";
-import { lockReadyStages, markOffered, moveStage, noteWaiting, readyHead } from "../store/stages.ts";
+import { lockReadyStages, markOffered, moveStage, noteWaiting, readyHead, type StageShape } from "../store/stages.ts";
 import { advanceJob } from "./advance-job.ts";
 import type { Context } from "./context.ts";
 
-/** Stages looked at in one turn; the next turn follows at once when it was full. */
+/** Stages placed in one transaction; the next batch follows while this one was full and something came of it. */
 const batchSize = 200;
 
-export type Placed = { readonly offered: number; readonly hostIds: readonly string[]; readonly isFull: boolean };
+export const placeStages = async (ctx: Context): Promise<void> => {
+  const refused = new Map<string, StageShape>();
+  for (;;) {
+    const head = await readyHead(ctx.db.direct, batchSize, [...refused.values()]);
+    if (head.length === 0) return;
+    const before = refused.size;
+    const placed = await placeBatch(ctx, head);
+    for (const hostId of placed.hostIds) ctx.bus.ring(`host:${hostId}`);
+    ctx.bus.ring("events");
+    for (const shape of placed.refused) refused.set(JSON.stringify(shape), shape);
+    // Neither: other replicas hold these jobs, and the next turn looks again.
+    if (head.length < batchSize || (placed.moved === 0 && refused.size === before)) return;
+  }
+};
 
-export const placeStages = async (ctx: Context): Promise<Placed> => {
-  const head = await readyHead(ctx.db.direct, batchSize);
-  if (head.length === 0) return { offered: 0, hostIds: [], isFull: false };
-  const placed = await ctx.db.transaction(async (tx) => {
+const placeBatch = (ctx: Context, head: readonly { readonly id: bigint; readonly jobId: string }[]) =>
+  ctx.db.transaction(async (tx) => {
     const jobs = new Map(
       (await lockFreeJobs(tx, [...new Set(head.map((s) => s.jobId))])).map((job) => [job.id, { ...job }]),
     );
@@ -35,12 +45,16 @@ export const placeStages = async (ctx: Context): Promise<Placed> => {
     const candidates = await readCandidates(tx);
     let offers: { readonly attempt: NewAttempt; readonly stage: StageRow; readonly host: string }[] = [];
     const waiting: { id: bigint; reason: JsonObject }[] = [];
+    const refused: StageShape[] = [];
+    const hostIds = new Set<string>();
+    let halted = 0;
     for (const stage of stages) {
       const job = jobs.get(stage.jobId);
       if (!job) continue;
       const hold = admitHold(job, stage.name, stage.estimatedMicros);
       if (!hold.ok) {
-        await haltAt(ctx, tx, job, stage, hold.reason);
+        for (const hostId of await haltAt(ctx, tx, job, stage, hold.reason)) hostIds.add(hostId);
+        halted++;
         jobs.delete(job.id);
         // Siblings of this turn are not offered either: their room is free again for the rest of the batch.
         for (const offer of offers.filter((o) => o.attempt.jobId === job.id)) {
@@ -51,11 +65,12 @@ export const placeStages = async (ctx: Context): Promise<Placed> => {
         continue;
       }
       const need = { kind: stage.kind, spec: stage.spec, avoid: stage.avoid };
-      const open = candidates.filter((c) => c.held.length < maxAttemptsPerHost);
-      const { choice, verdicts } = place(need, open);
+      const { choice, verdicts } = place(need, candidates);
       const chosen = choice && candidates.find((c) => c.host.id === choice.hostId);
       if (!choice || !chosen) {
         waiting.push({ id: stage.id, reason: waitingReason(verdicts) });
+        const { providers, resources } = stage.spec;
+        refused.push({ kind: stage.kind, providers, resources });
         continue;
       }
       chosen.held.push(choice.allocation);
@@ -76,12 +91,9 @@ export const placeStages = async (ctx: Context): Promise<Placed> => {
     }
     await write(ctx, tx, offers);
     await noteWaiting(tx, waiting);
-    return { offered: offers.length, hostIds: [...new Set(offers.map((o) => o.attempt.hostId))] };
+    for (const { attempt } of offers) hostIds.add(attempt.hostId);
+    return { moved: offers.length + halted, refused, hostIds };
   });
-  for (const hostId of placed.hostIds) ctx.bus.ring(`host:${hostId}`);
-  ctx.bus.ring("events");
-  return { ...placed, isFull: head.length === batchSize && placed.offered > 0 };
-};
 
 /** `held` grows while the batch is placed. */
 type Counted = Candidate & { readonly held: AllocationRecord[] };
@@ -130,8 +142,8 @@ const write = async (
   );
 };
 
-/** The budget ends the job before the stage costs anything. */
-const haltAt = async (ctx: Context, tx: Tx, job: JobRow, stage: StageRow, reason: string): Promise<void> => {
+/** The budget ends the job before the stage costs anything. Answers the hosts that have to stop its siblings. */
+const haltAt = async (ctx: Context, tx: Tx, job: JobRow, stage: StageRow, reason: string): Promise<string[]> => {
   const failureClass: FailureClass = "cost_limit";
   const failure: FailureRecord = {
     failureClass,
@@ -145,6 +157,7 @@ const haltAt = async (ctx: Context, tx: Tx, job: JobRow, stage: StageRow, reason
     { type: "stage.failed", jobId: job.id, body: { stage: stage.name, failure, rule: "cost-limit" } },
   ]);
   await advanceJob(ctx, tx, { ...job, failure });
+  return hostsOfJob(tx, job.id);
 };
 
 /** Short, and the same while nothing changes: reasons per host are worked out anew by `explain`. */

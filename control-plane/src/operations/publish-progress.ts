@@ -14,7 +14,22 @@ export type LiveProgress = {
   readonly step: string;
 };
 
-export const publishProgress = async (ctx: Context, live: LiveProgress): Promise<void> => {
+/** A fifth of the connections of a replica: the rest stays for leases and submissions however slow the database is. */
+const maxInWork = 4;
+
+/** Publishes while few are in work and drops what comes meanwhile: the next progress follows in half a second. */
+export const progressPublisher = (ctx: Context): ((live: LiveProgress) => void) => {
+  let inWork = 0;
+  return (live) => {
+    if (inWork >= maxInWork) return;
+    inWork++;
+    publishProgress(ctx, live)
+      .catch((error: unknown) => ctx.log.warn({ err: error }, "live progress was not published"))
+      .finally(() => inWork--);
+  };
+};
+
+const publishProgress = async (ctx: Context, live: LiveProgress): Promise<void> => {
   const attempt = await readAttempt(ctx.db.direct, live.attemptId);
   if (!attempt || attempt.hostId !== live.hostId || attempt.state === "ended") return;
   const stages = await listStages(ctx.db.direct, attempt.jobId);

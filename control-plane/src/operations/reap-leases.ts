@@ -21,6 +21,7 @@ export const reapLeases = async (ctx: Context): Promise<number> => {
       outputs: [],
       failure: null,
       usage: [],
+      ifOverdue: true,
     });
     if (!applied) continue;
     ended++;

@@ -87,7 +87,7 @@ export const parseSubmission = (
   };
 };
 
-/** Throws invalid_request, provider_not_configured, queue_full, idempotency_conflict; then nothing was written. */
+/** Throws invalid_request (an external_id that is taken too), provider_not_configured, queue_full, idempotency_conflict; then nothing was written. */
 export const submitJob = async (ctx: Context, submission: Submission): Promise<Submitted> => {
   const pipeline = ctx.pipelines.get(submission.pipeline);
   if (!pipeline) throw new RenderplaneError("unknown_pipeline", `pipeline ${submission.pipeline} does not exist`);
@@ -109,7 +109,7 @@ export const submitJob = async (ctx: Context, submission: Submission): Promise<S
           retryAfterMs: 30_000,
         },
       );
-    await insertJob(tx, {
+    const isNew = await insertJob(tx, {
       id,
       externalId: submission.externalId ?? null,
       pipeline: pipeline.name,
@@ -122,6 +122,7 @@ export const submitJob = async (ctx: Context, submission: Submission): Promise<S
       estimatedMicros,
       haltMicros: submission.haltMicros ?? ctx.settings.costLimits.halt,
     });
+    if (!isNew) throw await externalIdTaken(tx, submission.externalId ?? "");
     if (submission.idempotencyKey !== undefined) await insertKey(tx, submission.idempotencyKey, fingerprint, id);
     await insertStages(tx, id, submission.priority, stages);
     await recordArtifacts(tx, submission.uploads);
@@ -212,6 +213,12 @@ const checkProviders = async (tx: Tx, pipeline: Pipeline, request: JsonObject): 
         `request.${rule.present} needs ${rule.any.join(" or ")} for ${rule.stage}, and no host is configured for it; set ${rule.setting} for an agent${rule.absent ? `, or send request.${rule.absent}` : ""}`,
         { fields: [{ pointer: `/request/${rule.present}`, detail: `needs a host with ${rule.setting}` }] },
       );
+};
+
+const externalIdTaken = async (tx: Tx, externalId: string): Promise<RenderplaneError> => {
+  const other = await readJob(tx, externalId);
+  const detail = `external_id ${JSON.stringify(externalId)} is that of job ${other?.id}; leave it out or choose another`;
+  return invalid([{ pointer: "/external_id", detail }]);
 };
 
 const invalid = (errors: readonly FieldError[]): RenderplaneError =>

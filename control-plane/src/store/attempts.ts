@@ -48,7 +48,7 @@ export const readAttempt = async (tx: Tx, id: string): Promise<AttemptRow | unde
   (await tx.query<AttemptRow>(`select ${columns} from attempts where id = $1`, [id])).rows[0];
 
 export const lockAttempt = async (tx: Tx, id: string): Promise<AttemptRow | undefined> =>
-  (await tx.query<AttemptRow>(`select ${columns} from attempts where id = $1 for update`, [id])).rows[0];
+  (await tx.query<AttemptRow>(`select ${columns} from attempts where id = $1 for no key update`, [id])).rows[0];
 
 export const readAttempts = async (tx: Tx, ids: readonly string[]): Promise<AttemptRow[]> =>
   (await tx.query<AttemptRow>(`select ${columns} from attempts where id = any($1::text[])`, [ids])).rows;
@@ -65,7 +65,7 @@ export const liveAttemptsOf = async (tx: Tx, hostId: string): Promise<AttemptRow
 export const uncountedInARow = async (tx: Tx, stageId: bigint): Promise<number> =>
   (
     await tx.query<{ count: number }>(
-      `select count(*)::int as count from attempts a where a.stage_id = $1 and a.outcome in ('refused', 'expired', 'interrupted')
+      `select count(*)::int as count from attempts a where a.stage_id = $1 and a.outcome in ('refused', 'expired', 'interrupted', 'cancelled')
        and a.number > coalesce((select max(number) from attempts b where b.stage_id = $1 and b.outcome in ('failed', 'lost')), 0)`,
       [stageId],
     )
@@ -163,17 +163,27 @@ export type Overdue = {
   readonly hostId: string;
   readonly outcome: "expired" | "lost";
 };
+const overdueOutcome = `case when state = 'offered' then 'expired' else 'lost' end`;
+const isOverdue = `state <> 'ended' and lease_until < clock_timestamp()
+  and (state = 'offered' or lease_until < clock_timestamp() - make_interval(secs => $1::float8 / 1000))`;
 /** Offers past their time, and leases past their time and the grace. Served by the partial index on lease_until. */
 export const overdueAttempts = async (tx: Tx, graceMs: number, limit: number): Promise<Overdue[]> =>
   (
     await tx.query<Overdue>(
-      `select id, fence, host_id as "hostId", case when state = 'offered' then 'expired' else 'lost' end as outcome
-       from attempts where state <> 'ended' and lease_until < clock_timestamp()
-         and (state = 'offered' or lease_until < clock_timestamp() - make_interval(secs => $1::float8 / 1000))
-       order by lease_until limit $2`,
+      `select id, fence, host_id as "hostId", ${overdueOutcome} as outcome from attempts where ${isOverdue} order by lease_until limit $2`,
       [graceMs, limit],
     )
   ).rows;
+
+/** The same of one attempt that the caller holds: it may have been accepted or renewed since somebody looked. */
+export const isStillOverdue = async (tx: Tx, id: string, outcome: AttemptOutcome, graceMs: number): Promise<boolean> =>
+  (
+    await tx.query(`select 1 from attempts where id = $2 and ${isOverdue} and ${overdueOutcome} = $3`, [
+      graceMs,
+      id,
+      outcome,
+    ])
+  ).rowCount > 0;
 
 export type OfferRow = {
   readonly attemptId: string;

@@ -23,7 +23,8 @@ export const listHosts = async (tx: Tx): Promise<HostRow[]> =>
 
 /** Last in the lock order. Placement holds these rows, so that two replicas never give the same room twice. */
 export const lockHosts = async (tx: Tx): Promise<HostRow[]> =>
-  (await tx.query<HostRow>(`select ${columns} from hosts where intent <> 'revoked' order by id for update`)).rows;
+  (await tx.query<HostRow>(`select ${columns} from hosts where intent <> 'revoked' order by id for no key update`))
+    .rows;
 
 export const readHost = async (tx: Tx, id: string): Promise<HostRow | undefined> =>
   (await tx.query<HostRow>(`select ${columns} from hosts where id = $1`, [id])).rows[0];
@@ -63,15 +64,16 @@ export const isCurrentEpoch = async (tx: Tx, hostId: string, epoch: bigint): Pro
   (await tx.query(`select 1 from hosts where id = $1 and epoch = $2 and intent <> 'revoked'`, [hostId, epoch]))
     .rowCount > 0;
 
-/** Answers the hosts whose epoch is still the one that reported. */
+/** Answers the hosts whose epoch is still the one that reported. Locks them in the order of placement, which holds them all. */
 export const recordHealths = async (
   tx: Tx,
   seen: readonly { readonly hostId: string; readonly epoch: bigint; readonly health: JsonObject }[],
 ): Promise<string[]> =>
   (
     await tx.query<{ id: string }>(
-      `update hosts h set health = s.health, last_seen_at = clock_timestamp()
-       from unnest($1::text[], $2::bigint[], $3::jsonb[]) as s(id, epoch, health)
+      `with seen as (select * from unnest($1::text[], $2::bigint[], $3::jsonb[]) as s(id, epoch, health)),
+            held as materialized (select id from hosts where id in (select id from seen) order by id for no key update)
+       update hosts h set health = s.health, last_seen_at = clock_timestamp() from held join seen s using (id)
        where h.id = s.id and h.epoch = s.epoch and h.intent <> 'revoked' returning h.id`,
       [seen.map((s) => s.hostId), seen.map((s) => s.epoch), seen.map((s) => JSON.stringify(s.health))],
     )

@@ -64,6 +64,19 @@ export const recentCertificate = async (
     )
   ).rows[0];
 
+/**
+ * False: it was revoked, alone or with its host, or is none of this host's. Its expiry is not looked at: the handshake judged
+ * it, and an open connection may outlive it.
+ */
+export const isCertificateGood = async (tx: Tx, serial: string, hostId: string): Promise<boolean> =>
+  (
+    await tx.query(
+      `select 1 from certificates c join hosts h on h.id = c.host_id
+       where c.serial = $1 and c.host_id = $2 and c.revoked_at is null and h.intent <> 'revoked'`,
+      [serial, hostId],
+    )
+  ).rowCount > 0;
+
 /** Why a certificate may not open a session; undefined when it may. */
 export const certificateRefusal = async (tx: Tx, serial: string, hostId: string): Promise<string | undefined> => {
   const { rows } = await tx.query<{ isRevoked: boolean; isExpired: boolean; intent: string }>(

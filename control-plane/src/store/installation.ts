@@ -1,8 +1,8 @@
 // Facts of the installation itself (authority, signing secret), made once by whoever starts first and read by all replicas.
 // Invariant: two replicas that start at the same time agree, because the first commit wins and both read it back.
 
-import type { Tx } from "./database.ts";
 import type { JsonObject } from "../domain/records.ts";
+import type { Tx } from "./database.ts";
 
 /** `create` may run and lose; its value must have no effect until it is returned from here. */
 export const installationValue = async (

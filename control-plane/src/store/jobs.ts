@@ -24,10 +24,11 @@ export type NewJob = {
   readonly haltMicros: Micros;
 };
 
-export const insertJob = async (tx: Tx, job: NewJob): Promise<void> => {
-  await tx.query(
+/** False: another job has its external id. */
+export const insertJob = async (tx: Tx, job: NewJob): Promise<boolean> => {
+  const { rowCount } = await tx.query(
     `insert into jobs (id, external_id, pipeline, pipeline_version, user_id, channel_id, priority, complexity, request, estimated_micros, halt_micros)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict (external_id) do nothing`,
     [
       job.id,
       job.externalId,
@@ -42,17 +43,22 @@ export const insertJob = async (tx: Tx, job: NewJob): Promise<void> => {
       job.haltMicros,
     ],
   );
+  return rowCount > 0;
 };
 
-/** First in the lock order: whoever changes a stage or an attempt of a job holds this row. */
+/**
+ * First in the lock order: whoever changes a stage or an attempt of a job holds this row. Here and in the other locks of this
+ * room "no key": a plain FOR UPDATE would make every insert of an event about the job wait, and the waker, which holds a stage
+ * when it writes one, would wait for a cancel that waits for that stage.
+ */
 export const lockJob = async (tx: Tx, id: string): Promise<JobRow | undefined> =>
-  (await tx.query<JobRow>(`select ${columns} from jobs where id = $1 for update`, [id])).rows[0];
+  (await tx.query<JobRow>(`select ${columns} from jobs where id = $1 for no key update`, [id])).rows[0];
 
 /** Locks what nobody else holds, in id order. */
 export const lockFreeJobs = async (tx: Tx, ids: readonly string[]): Promise<JobRow[]> =>
   (
     await tx.query<JobRow>(
-      `select ${columns} from jobs where id = any($1::text[]) order by id for update skip locked`,
+      `select ${columns} from jobs where id = any($1::text[]) order by id for no key update skip locked`,
       [ids],
     )
   ).rows;

@@ -2,7 +2,7 @@
 // answers whether a row moved: zero rows means that somebody moved first.
 import { next, type StageEvent, type StageState, sourcesOf } from "@renderplane/proto/kernel/stage-state.ts";
 import type { PlannedStage } from "../domain/pipeline.ts";
-import type { FailureRecord, JsonObject, StageRow } from "../domain/records.ts";
+import type { FailureRecord, JsonObject, ResourceNeed, StageRow } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
 const columns = `id, job_id as "jobId", position, name, kind, state, spec, open_needs as "openNeeds", tries, attempts, avoid,
@@ -41,27 +41,45 @@ export const listStages = async (tx: Tx, jobId: string): Promise<StageRow[]> =>
   (await tx.query<StageRow>(`select ${columns} from stages where job_id = $1 order by position`, [jobId])).rows;
 
 export const lockStage = async (tx: Tx, id: bigint): Promise<StageRow | undefined> =>
-  (await tx.query<StageRow>(`select ${columns} from stages where id = $1 for update`, [id])).rows[0];
+  (await tx.query<StageRow>(`select ${columns} from stages where id = $1 for no key update`, [id])).rows[0];
 
-/** The head of the queue, without locks: jobs are locked first, then these rows again by lockReadyStages. */
-export const readyHead = async (tx: Tx, limit: number): Promise<{ id: bigint; jobId: string }[]> =>
+/** What decides whether a host can take a stage; two stages with the same shape fit on the same hosts. */
+export type StageShape = {
+  readonly kind: string;
+  readonly providers: readonly string[];
+  readonly resources: ResourceNeed;
+};
+
+/**
+ * The head of the queue, without locks: jobs are locked first, then these rows again by lockReadyStages. Shapes that fitted
+ * nowhere a moment ago are passed over, or enough of them in front would keep everything behind them from free hosts.
+ */
+export const readyHead = async (
+  tx: Tx,
+  limit: number,
+  except: readonly StageShape[],
+): Promise<{ id: bigint; jobId: string }[]> =>
   (
     await tx.query<{ id: bigint; jobId: string }>(
       `select id, job_id as "jobId" from stages where state = 'ready' and run_at <= clock_timestamp()
+         and jsonb_build_object('kind', kind, 'providers', spec -> 'providers', 'resources', spec -> 'resources') <> all($2::jsonb[])
        order by priority desc, queued_at, id limit $1`,
-      [limit],
+      [limit, except.map((shape) => JSON.stringify(shape))],
     )
   ).rows;
 
 export const lockReadyStages = async (tx: Tx, ids: readonly bigint[]): Promise<StageRow[]> =>
   (
     await tx.query<StageRow>(
-      `select ${columns} from stages where id = any($1::bigint[]) and state = 'ready' order by priority desc, queued_at, id for update`,
+      `select ${columns} from stages where id = any($1::bigint[]) and state = 'ready' order by priority desc, queued_at, id for no key update`,
       [ids],
     )
   ).rows;
 
-/** Applies an event to one stage. `set` may add columns of the new state. False: the table refuses it from today's state. */
+/**
+ * Applies an event to one stage. `set` may add columns of the new state. False: the table refuses it from today's state.
+ * `avoid` keeps one entry a host, its last: a host may refuse for days.
+ */
 export const moveStage = async (
   tx: Tx,
   id: bigint,
@@ -83,7 +101,9 @@ export const moveStage = async (
          failure = coalesce($5, failure),
          run_at = clock_timestamp() + make_interval(secs => $6::float8 / 1000),
          tries = tries + $7,
-         avoid = case when $8::jsonb is null then avoid else avoid || $8::jsonb end,
+         avoid = case when $8::jsonb is null then avoid else
+           (select coalesce(jsonb_agg(a order by n), '[]') from jsonb_array_elements(avoid) with ordinality as x(a, n)
+            where a ->> 'hostId' <> $8::jsonb -> 0 ->> 'hostId') || $8::jsonb end,
          waiting_reason = null,
          started_at = case when $9 then coalesce(started_at, clock_timestamp()) else started_at end,
          ended_at = case when ${target(event, "$2")} in ('succeeded', 'failed', 'cancelled', 'skipped') then clock_timestamp() else ended_at end
@@ -168,7 +188,7 @@ export const wakeStages = async (tx: Tx, limit: number): Promise<{ jobId: string
   (
     await tx.query<{ jobId: string; name: string }>(
       `update stages set state = 'ready' where id in (
-         select id from stages where state = 'waiting' and run_at <= clock_timestamp() order by run_at limit $1 for update skip locked)
+         select id from stages where state = 'waiting' and run_at <= clock_timestamp() order by run_at limit $1 for no key update skip locked)
        and state = any($2::text[]) returning job_id as "jobId", name`,
       [limit, sourcesOf("wake")],
     )
@@ -185,8 +205,10 @@ export const nextDueMs = async (tx: Tx): Promise<number | undefined> =>
   ).rows[0]?.ms ?? undefined;
 
 export const countStages = async (tx: Tx): Promise<{ state: StageState; count: number }[]> =>
+  // By way of the open jobs, which have an index: the stages of ended jobs are far more, and never open.
   (
     await tx.query<{ state: StageState; count: number }>(
-      `select state, count(*)::int as count from stages where state not in ('succeeded', 'failed', 'cancelled', 'skipped') group by state`,
+      `select s.state, count(*)::int as count from jobs j join stages s on s.job_id = j.id
+       where j.state in ('queued', 'processing') and s.state not in ('succeeded', 'failed', 'cancelled', 'skipped') group by s.state`,
     )
   ).rows;
