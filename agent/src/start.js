@@ -4,6 +4,7 @@
 //   - the program that strips types stays in memory once it was needed (14 MB). The cache in the agent's folder holds stripped
 //     and compiled files; where there is none yet, a process that ends at once fills it, so the first start is as small as later ones.
 //   - V8 keeps 16 MB for new objects after a busy start; a process that mostly waits for FFmpeg does well with 1 MB.
+//   - zod brings its messages in 52 languages (3 MB); the agent speaks one of them.
 // Keeps: a cache that cannot be written costs memory and never a start. Nobody but the owner can write it: it is code.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
@@ -34,5 +35,11 @@ try {
 } catch {
   // The folder is wrong, full or read only: main.ts says so better.
 }
+module.registerHooks({
+  load: (url, context, next) =>
+    url.endsWith("/zod/v4/locales/index.js")
+      ? { format: "module", shortCircuit: true, source: 'export { default as en } from "./en.js";' }
+      : next(url, context),
+});
 const { main } = await import("./main.ts");
 if (!isFilling) await main();

@@ -32,7 +32,11 @@ describe("the stage table", () => {
       const seen = new Set<StageState>([from]);
       const open = [from];
       for (let state = open.pop(); state; state = open.pop())
-        for (const after of Object.values(next[state])) if (!seen.has(after)) open.push((seen.add(after), after));
+        for (const after of Object.values(next[state]))
+          if (!seen.has(after)) {
+            seen.add(after);
+            open.push(after);
+          }
       return seen;
     };
     expect([...reachable("pending")].sort()).toEqual([...stageStates].sort());

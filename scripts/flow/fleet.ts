@@ -163,7 +163,7 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
     },
     startAgent: async (name, own = {}) => {
       const { body } = await api<{ token: string }>("POST", "/api/v1/enrollments", {});
-      launch(name, "agent/src/main.ts", {
+      launch(name, "agent/src/start.js", {
         RENDERPLANE_AGENT_DIR: fleet.agentDir(name),
         RENDERPLANE_AGENT_NAME: name,
         RENDERPLANE_ENROL_ADDRESS: `127.0.0.1:${enrol}`,

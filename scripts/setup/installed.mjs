@@ -32,7 +32,8 @@ const isCurrent = () => {
     if (!path.startsWith("node_modules/")) continue;
     const found = installed[path];
     if (!found) {
-      if (entry.peer || !isForThisMachine(entry)) continue;
+      // The lock file names packages for every platform; one without a checksum was not to be had when it was made.
+      if (entry.peer || !isForThisMachine(entry) || (entry.optional && !entry.integrity)) continue;
       return false;
     }
     if (entry.link ? !found.link : found.version !== entry.version || found.integrity !== entry.integrity) return false;

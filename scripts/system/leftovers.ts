@@ -3,7 +3,12 @@
 // does it again from its beginning and nobody mistakes it for a failure.
 import { readdir, readFile, realpath, rm } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { type ProcessIdentity, signalProcess, startOf } from "./process-identity.ts";
+
+/** Killed processes that hang in the kernel longer than this are left to it. */
+const goneMs = 5_000;
+const lookMs = 20;
 
 type Leftover = ProcessIdentity & { readonly stepDir: string | undefined };
 
@@ -11,21 +16,23 @@ type Leftover = ProcessIdentity & { readonly stepDir: string | undefined };
 export const endLeftovers = async (agentDir: string): Promise<number> => {
   const folder = await realpath(agentDir).catch(() => undefined);
   if (folder === undefined) return 0;
-  let ended = 0;
-  // A shim may start its program between two looks; a second look finds it.
-  for (let round = 0; round < 5; round++) {
-    const found = await findLeftovers(folder);
-    if (found.length === 0) break;
-    ended += found.length;
+  const ended = new Set<string>();
+  const end = performance.now() + goneMs;
+  // A shim may start its program between two looks, and a killed process takes a moment to go: look until there is none.
+  for (let found = await findLeftovers(folder); found.length > 0; found = await findLeftovers(folder)) {
+    if (performance.now() > end) break;
     // Shims first: they would write an exit for the program that ends under them.
     const shims = found.filter((leftover) => leftover.stepDir !== undefined);
-    for (const leftover of [...shims, ...found.filter((l) => l.stepDir === undefined)])
+    for (const leftover of [...shims, ...found.filter((l) => l.stepDir === undefined)]) {
+      ended.add(`${leftover.pid} ${leftover.start}`);
       await signalProcess(leftover, "SIGKILL");
+    }
     for (const { stepDir } of shims)
       if (stepDir !== undefined && isInside(stepDir, join(folder, "attempts")))
         await rm(stepDir, { recursive: true, force: true });
+    await pause(lookMs);
   }
-  return ended;
+  return ended.size;
 };
 
 const findLeftovers = async (folder: string): Promise<Leftover[]> => {

@@ -1,9 +1,11 @@
 // The inventory and the health of this machine against what the system's own files say, and with a fake GPU host.
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import os, { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { createHealthReader, parseCpuTimes, parseMeminfo, readHealth } from "./health.ts";
+import { readHostNames } from "./host-names.ts";
 import { type InventoryConfig, readInventory } from "./inventory.ts";
 
 const dir = mkdtempSync(path.join(tmpdir(), "renderplane-inventory-"));
@@ -102,5 +104,35 @@ describe("health", () => {
       usedBytes: 614_400,
     });
     expect(parseMeminfo(readFileSync("/proc/meminfo", "utf8")).totalBytes).toBeGreaterThan(0);
+  });
+});
+
+describe("readHostNames", () => {
+  const plain = { os: `${os.type()} ${os.release()}`, cpuModel: os.cpus()[0]?.model ?? "unknown" };
+  const program = (name: string, text: string): string => {
+    const file = path.join(dir, name);
+    writeFileSync(file, text);
+    return file;
+  };
+
+  test("the library's answer, with nothing of it in this process", async () => {
+    const names = await readHostNames();
+    expect(names.os).toMatch(/^\S+ .+/);
+    expect(names.cpuModel).not.toBe("");
+    expect(
+      Object.keys(createRequire(import.meta.url).cache).filter((file) => file.includes("systeminformation")),
+    ).toEqual([]);
+  });
+
+  test("a program that fails, says nothing usable or half of it leaves Node's own words", async () => {
+    expect(await readHostNames(program("fails.mjs", "process.exit(1)"))).toEqual(plain);
+    expect(await readHostNames(program("noise.mjs", 'console.log("null")'))).toEqual(plain);
+    const half = program("half.mjs", 'console.log(JSON.stringify({ os: 7, cpuModel: "x".repeat(1000) }))');
+    expect(await readHostNames(half)).toEqual({ os: plain.os, cpuModel: "x".repeat(200) });
+  });
+
+  test("the program gets nothing of this process's environment but the way to programs", async () => {
+    const tells = program("tells.mjs", "console.log(JSON.stringify({ os: Object.keys(process.env).join() }))");
+    expect((await readHostNames(tells)).os).toBe("PATH");
   });
 });

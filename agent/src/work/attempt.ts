@@ -12,6 +12,7 @@ import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { isDiskFull } from "../domain/errno.ts";
 import type { Artifacts } from "./artifacts.ts";
 import { createBackoff } from "./backoff.ts";
+import type { ArtifactCache } from "./cache.ts";
 import { grpcCodeOf } from "./completions.ts";
 import { type ControlPlane, StageFailure, type StageKind } from "./contract.ts";
 import type { AttemptFolder, Spec, Started } from "./folder.ts";
@@ -43,6 +44,7 @@ export type AttemptOptions = {
   readonly kind: StageKind;
   readonly folder: AttemptFolder;
   readonly artifacts: Artifacts;
+  readonly cache: Pick<ArtifactCache, "release">;
   readonly inventory: Inventory;
   readonly programs: Programs;
   readonly control: Pick<ControlPlane, "placeOutputs" | "sendProgress">;

@@ -45,7 +45,7 @@ export type ContextOptions = {
   readonly inventory: Inventory;
   readonly programs: Programs;
   /** The host's; without one there is nothing to release. */
-  readonly cache?: Pick<ArtifactCache, "release">;
+  readonly cache: Pick<ArtifactCache, "release">;
   readonly stop: AbortSignal;
   readonly detach: AbortSignal;
   /** Monotonic time at which the stage's limit is used up. */
@@ -122,7 +122,7 @@ export const createStageContext = (options: ContextOptions): StageContext => {
     },
     progress: options.progress,
     usage: options.usage,
-    release: async (sha256s) => (await options.cache?.release(sha256s)) ?? 0,
+    release: (sha256s) => options.cache.release(sha256s),
   };
 };
 

@@ -82,6 +82,8 @@ describe("recovery", () => {
     [{ failureClass: "disk_full" }, "retry-elsewhere", 5000],
     [{ outcome: "lost", failureClass: "host_lost" }, "lost-host", 0],
     [{ outcome: "refused", failureClass: "", tries: 0, uncounted: 2 }, "refused", 4000],
+    [{ outcome: "refused", failureClass: "agent_bug", tries: 0, uncounted: 1 }, "refused", 2000],
+    [{ outcome: "refused", failureClass: "agent_bug", tries: 0, uncounted: 2 }, "offer-unreadable", undefined],
     [{ outcome: "interrupted", failureClass: "", tries: 0 }, "interrupted", 0],
     [{ isCancelling: true }, "cancel-wins", undefined],
     [{ failureClass: "a word from the future" }, "retry", 5000],

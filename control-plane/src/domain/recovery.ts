@@ -46,6 +46,12 @@ export const recoveryRules: readonly Rule[] = [
     when: (f) => f.outcome === "cancelled",
     verdict: (f, rule) => ({ action: "requeue", rule, delayMs: givenBackMs(f.uncounted), avoidHost: false }),
   },
+  // Three hosts, or one three times, could not even read the offer: no host will, and waiting hides a bug.
+  {
+    name: "offer-unreadable",
+    when: (f) => f.outcome === "refused" && f.failureClass === "agent_bug" && f.uncounted >= 2,
+    verdict: (_, rule) => ({ action: "fail", rule }),
+  },
   {
     name: "refused",
     when: (f) => f.outcome === "refused",

@@ -31,7 +31,7 @@ export const readEnvironment = <S extends Settings>(
   }
   const values: Record<string, unknown> = {};
   for (const [key, setting] of Object.entries(settings)) {
-    const raw = valueOf(setting.env, env, problems);
+    const raw = readSetting(setting.env, env, problems);
     const parsed = setting.schema.safeParse(raw === "" ? undefined : raw);
     if (parsed.success) values[key] = parsed.data;
     else
@@ -43,7 +43,7 @@ export const readEnvironment = <S extends Settings>(
   return values as Values<S>;
 };
 
-const valueOf = (name: string, env: NodeJS.ProcessEnv, problems: string[]): string | undefined => {
+const readSetting = (name: string, env: NodeJS.ProcessEnv, problems: string[]): string | undefined => {
   const file = env[`${name}_FILE`];
   if (file === undefined) return env[name];
   try {

@@ -11,11 +11,11 @@ export type Rhythm = {
   runOnce(): Promise<void>;
 };
 
-/** `turn` returns how soon it wants to be called again (ms), or undefined for the period. */
+/** `turn` may answer a number: how soon it wants to be called again (ms). Anything else means the period. */
 export const rhythm = (options: {
   readonly name: string;
   readonly periodMs: number;
-  readonly turn: (signal: AbortSignal) => Promise<number | undefined | void>;
+  readonly turn: (signal: AbortSignal) => Promise<unknown>;
   readonly onError: (error: unknown) => void;
   /** Pause after a failed turn. */
   readonly errorPauseMs?: number;
@@ -41,7 +41,8 @@ export const rhythm = (options: {
     running = (async () => {
       let wait = options.periodMs;
       try {
-        wait = (await options.turn(abort.signal)) ?? options.periodMs;
+        const asked = await options.turn(abort.signal);
+        wait = typeof asked === "number" ? asked : options.periodMs;
       } catch (error) {
         if (!abort.signal.aborted) options.onError(error);
         wait = options.errorPauseMs ?? Math.max(1000, options.periodMs);
