@@ -16,7 +16,7 @@ import { diagnose } from "./diagnose.ts";
 import { enrol } from "./enrol.ts";
 import { isPassing } from "./errors.ts";
 import { type Identity, identityPath, readIdentity } from "./identity.ts";
-import { defaultPace, type Pace, pause, retryDelayMs } from "./pace.ts";
+import { createComeback, defaultPace, type Pace, pause, retryDelayMs } from "./pace.ts";
 import { createRenewalOfIdentity } from "./renewal.ts";
 import { type Outgoing, runSession } from "./session.ts";
 
@@ -112,7 +112,7 @@ export const createLink = (options: LinkOptions): Link => {
 
   const stayConnected = async (): Promise<void> => {
     const overseer = attached(supervisor);
-    let failures = 0;
+    const comeback = createComeback(pace);
     let connectedAs: Identity | undefined;
     while (!stopped.signal.aborted) {
       const who = known(identity);
@@ -144,8 +144,7 @@ export const createLink = (options: LinkOptions): Link => {
       const isBlind = !end.wasOpen && end.error?.code === "unavailable" && end.error.retryAfterMs === undefined;
       const error = isBlind ? await diagnose(addressOf(who), who, dir) : end.error;
       if (error) tell(error);
-      failures = end.livedMs >= pace.steadyMs ? 0 : failures + 1;
-      await pause(retryDelayMs(error, failures - 1, pace), stopped.signal);
+      await pause(comeback({ error, livedMs: end.livedMs }), stopped.signal);
     }
   };
 

@@ -2,7 +2,7 @@
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { defaultPace, pause, retryDelayMs } from "./pace.ts";
+import { createComeback, defaultPace, heartbeatPeriodMs, pause, retryDelayMs } from "./pace.ts";
 
 const away = new RenderplaneError("unavailable", "away");
 
@@ -31,6 +31,18 @@ describe("the wait before the next session", () => {
     expect(retryDelayMs(error, 9, defaultPace)).toBe(7);
   });
 
+  test("what the control plane asks for is bounded: a mistake there must not park a fleet, nor make a timer overflow", () => {
+    const error = new RenderplaneError("unavailable", "later", { retryAfterMs: 1e12 });
+    expect(retryDelayMs(error, 0, defaultPace)).toBe(300_000);
+  });
+
+  test("a fleet whose streams all lived and all broke comes back over a whole second", () => {
+    const comeback = createComeback(defaultPace, () => 1);
+    expect(comeback({ error: away, livedMs: 60_000 })).toBe(1000);
+    expect([1, 2, 3].map(() => comeback({ error: away, livedMs: 5 }))).toEqual([1000, 2000, 4000]);
+    expect(comeback({ error: away, livedMs: 60_000 })).toBe(1000);
+  });
+
   test("is a finite number within the cap for any history", () => {
     fc.assert(
       fc.property(fc.nat(), fc.double({ min: 0, max: 1, noNaN: true }), (failures, random) => {
@@ -39,6 +51,16 @@ describe("the wait before the next session", () => {
       }),
     );
   });
+});
+
+test.each([
+  [0, 5_000],
+  [-1, 5_000],
+  [1, 20],
+  [200, 200],
+  [2_147_483_647, 60_000],
+])("asked to beat every %d ms, the agent beats every %d ms", (asked, used) => {
+  expect(heartbeatPeriodMs(asked)).toBe(used);
 });
 
 test("a pause ends at once when it is told to stop", async () => {

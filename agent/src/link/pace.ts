@@ -1,6 +1,7 @@
 // How soon the agent comes back: at once but spread over a second after a stream that lived, with full jitter after failures, and
 // slowly when it was refused by name, because then a person must act. What the server asks for wins over all of it.
 import type { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
+import { defaultTimings } from "@renderplane/proto/kernel/limits.ts";
 import { isPassing } from "./errors.ts";
 
 export type Pace = {
@@ -28,6 +29,12 @@ export const defaultPace: Pace = {
   renewalPauseMs: 60_000,
 };
 
+/** A lease is long gone by then; a larger wish is a mistake that would park the fleet. */
+const longestRetryAfterMs = 300_000;
+const slowestHeartbeatMs = 60_000;
+/** Faster than any test beats; 0 or 1 would keep a core busy. */
+const fastestHeartbeatMs = 20;
+
 /** `failures`: streams in a row that did not live; 0 after one that did. `random` is 0..1. */
 export const retryDelayMs = (
   error: RenderplaneError | undefined,
@@ -35,11 +42,24 @@ export const retryDelayMs = (
   pace: Pace,
   random: number = Math.random(),
 ): number => {
-  if (error?.retryAfterMs !== undefined) return error.retryAfterMs;
+  if (error?.retryAfterMs !== undefined) return Math.min(error.retryAfterMs, longestRetryAfterMs);
   if (error && !isPassing(error)) return pace.refusedRetryMs;
   if (failures === 0) return random * pace.firstRetryMs;
   return random * Math.min(pace.backoffCapMs, pace.backoffBaseMs * 2 ** Math.min(failures, 20));
 };
+
+/** The wait after each end of a stream, which remembers how many in a row did not live. */
+export const createComeback = (pace: Pace, random: () => number = Math.random) => {
+  let failures = 0;
+  return (end: { readonly error: RenderplaneError | undefined; readonly livedMs: number }): number => {
+    failures = end.livedMs >= pace.steadyMs ? 0 : failures + 1;
+    return retryDelayMs(end.error, failures, pace, random());
+  };
+};
+
+/** How often to beat when the control plane asks for this; what makes no sense is brought back into bounds. */
+export const heartbeatPeriodMs = (askedMs: number): number =>
+  askedMs > 0 ? Math.min(slowestHeartbeatMs, Math.max(fastestHeartbeatMs, askedMs)) : defaultTimings.heartbeatMs;
 
 /** Resolves after `ms` or when the signal aborts. */
 export const pause = (ms: number, signal: AbortSignal): Promise<void> =>

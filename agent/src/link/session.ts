@@ -17,6 +17,7 @@ import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Supervisor } from "../work/contract.ts";
 import { fromGrpc } from "./errors.ts";
+import { heartbeatPeriodMs } from "./pace.ts";
 
 export type Outgoing = NonNullable<SessionRequest["message"]>;
 
@@ -46,7 +47,6 @@ export type SessionEnd = {
 const healthLimitMs = 1000;
 /** Heartbeats whose acknowledgement is awaited; older ones count as lost. */
 const maxUnacknowledged = 100;
-const slowestHeartbeatMs = 60_000;
 /** The control plane answers a goodbye within this, or the stream is cut. */
 const goodbyeLimitMs = 1000;
 
@@ -123,7 +123,7 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
         if (openedAt !== undefined) return;
         clearTimeout(helloTimer);
         openedAt = performance.now();
-        heartbeatMs = Math.max(1, message.value.heartbeatMs);
+        heartbeatMs = heartbeatPeriodMs(message.value.heartbeatMs);
         guarded("onHelloAck", () => supervisor.onHelloAck(message.value, helloSentAt));
         log.info({ hostId: message.value.hostId, epoch: String(message.value.epoch) }, "session opened");
         parts.onOpen(send);
@@ -148,8 +148,7 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
           return guarded("onStop", () => supervisor.onStop(message.value));
         case "heartbeatAck": {
           const at = sentAt.get(message.value.sequence);
-          if (message.value.nextHeartbeatMs > 0)
-            heartbeatMs = Math.min(slowestHeartbeatMs, message.value.nextHeartbeatMs);
+          if (message.value.nextHeartbeatMs > 0) heartbeatMs = heartbeatPeriodMs(message.value.nextHeartbeatMs);
           if (at === undefined) return;
           for (const older of sentAt.keys()) if (older <= message.value.sequence) sentAt.delete(older);
           return guarded("onHeartbeatAck", () => supervisor.onHeartbeatAck(at, message.value.stops));

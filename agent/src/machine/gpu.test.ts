@@ -1,10 +1,11 @@
 // nvidia-smi as it really answers: none, GeForce, H100, MIG, lost and resetting GPUs, old drivers, and one that hangs for ever.
 // The answers are in the form of captures from drivers 470 to 610; the program around them is a real process.
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { readGpus } from "./gpu.ts";
+import { createGpuReader, readGpus } from "./gpu.ts";
 
 const dir = mkdtempSync(path.join(tmpdir(), "renderplane-gpu-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -114,6 +115,24 @@ echo "GPU-ffffffff-1111-2222-3333-444455556666, Tesla T4, 470.57.02, 15109, 3, 0
       gpus: [],
       fault: "nvidia-smi ended with 6",
     });
+  });
+
+  test("while an earlier one has not ended, in the kernel where no signal reaches it, no other is started", async () => {
+    const program = smi("counted", `echo started >>${dir}/starts; sleep 0.3; echo "No devices were found"`);
+    const starts = () => readFileSync(path.join(dir, "starts"), "utf8").split("\n").length - 1;
+    // Stands for a process in uninterruptible sleep.
+    const wedged = spawn("sleep", ["60"]);
+    const living = new Set([wedged]);
+    const read = createGpuReader(program, 5_000, living);
+    expect(await read()).toEqual({ gpus: [], fault: expect.stringContaining("has not ended") });
+    expect(existsSync(path.join(dir, "starts"))).toBe(false);
+    wedged.kill("SIGKILL");
+    living.clear();
+    await Promise.all([read(), read(), read()]);
+    expect(starts()).toBe(1);
+    await read();
+    expect(starts()).toBe(2);
+    expect(living.size).toBe(0);
   });
 
   test("one that hangs and ignores every polite signal does not hold the agent", async () => {

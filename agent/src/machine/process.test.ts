@@ -1,6 +1,6 @@
 // Real processes under the real shim: one start a step, exits on disk, adoption by a second runner, and every way to end.
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -61,6 +61,16 @@ describe("a durable step", () => {
     expect(file("stdout")).toContain(`RENDERPLANE_ATTEMPT=${root}`);
     expect(file("stdout")).not.toContain("canary");
     expect(file("stderr")).toBe("oops\n");
+  });
+
+  test("a second start of the same step does not touch the input that the first one reads", async () => {
+    // An agent was killed right after it had started the shim: the program reads, and shim.json is not there yet.
+    mkdirSync(join(root, "steps", "one"));
+    writeFileSync(join(root, "steps", "one", "stdin"), "hello\n");
+    const reading = openSync(join(root, "steps", "one", "stdin"), "r");
+    await runStep(step("cat", { stdin: "another\n" }), quiet);
+    expect(readFileSync(reading, "utf8")).toBe("hello\n");
+    closeSync(reading);
   });
 
   test("runs in a session of its own with nice 10 and without core dumps", async () => {

@@ -52,12 +52,26 @@ export const takeOffer = async (
     return refuse(Refusal.REFUSAL_DISK_LOW, `scratch: ${mib(freeBytes)} MiB free, ${mib(wantedBytes)} MiB wanted`);
   const folder = attemptFolder(around.dir, offer.attemptId, host.disk);
   try {
+    // Left behind when a removal failed: its steps and results would answer for this one.
+    if (folder.exists()) {
+      await host.endMarked(folder.root);
+      folder.remove();
+    }
     folder.writeSpec({ offer, bootId: host.bootId });
   } catch (error) {
-    folder.remove();
+    removeQuietly(folder);
     return refuse(Refusal.REFUSAL_DISK_LOW, `journal: cannot be written, ${error}`);
   }
   return { ok: true, folder };
+};
+
+/** What cannot be removed now is removed when the id comes again. */
+const removeQuietly = (folder: AttemptFolder): void => {
+  try {
+    folder.remove();
+  } catch {
+    // The refusal says what is wrong with the disk.
+  }
 };
 
 const refuse = (refusal: Refusal, reason: string): Refused => ({ ok: false, refusal, reason });

@@ -46,13 +46,14 @@ export const createArtifacts = (cache: ArtifactCache): Artifacts => {
   /** Makes `target` a name of the whole file. */
   const fetchOne = (input: Input, artifact: Artifact, target: string, options: TransferOptions): Promise<void> =>
     alone(artifact.sha256, async () => {
-      const known = await cache.find(artifact.sha256);
+      const known = await cache.find(artifact.sha256, Number(artifact.sizeBytes));
       if (known !== undefined && (await isLinked(known, target))) return;
       const file = { ...artifact, name: nameOf(input, artifact), sizeBytes: Number(artifact.sizeBytes) };
       await download(input.url, file, cache.draftPath(artifact.sha256), options);
       // Linked before it is admitted: from there on it may be evicted at any time.
       await linkOrCopy(cache.draftPath(artifact.sha256), target);
-      await cache.admit(artifact.sha256);
+      // The attempt has its file; a cache that cannot be written costs the next one a transfer.
+      await cache.admit(artifact.sha256).catch(() => {});
     });
 
   return {
@@ -110,7 +111,7 @@ export const createArtifacts = (cache: ArtifactCache): Artifacts => {
         const file = { ...artifact, sizeBytes: Number(artifact.sizeBytes) };
         if (url !== "") await alone(artifact.sha256, () => upload(url, file, path, options));
         // The next stage often runs on this host.
-        await cache.share(artifact.sha256, path);
+        await cache.share(artifact.sha256, path).catch(() => {});
       });
     },
   };

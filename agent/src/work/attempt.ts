@@ -14,11 +14,12 @@ import type { Artifacts } from "./artifacts.ts";
 import { createBackoff } from "./backoff.ts";
 import type { ArtifactCache } from "./cache.ts";
 import { grpcCodeOf } from "./completions.ts";
-import { type ControlPlane, StageFailure, type StageKind } from "./contract.ts";
+import { type ControlPlane, type OutputFile, StageFailure, type StageKind } from "./contract.ts";
 import type { AttemptFolder, Spec, Started } from "./folder.ts";
 import type { Host } from "./host.ts";
 import { createProgressSender } from "./progress-sender.ts";
 import { createStageContext, Detached, LeaseEnded, type Programs } from "./stage-context.ts";
+import { AddressRefused } from "./transfer.ts";
 
 /** Why an attempt is ended from outside; "failed" ends the steps that still run beside the one that failed. */
 export type StopCause = "cancelled" | "lease_lost" | "untrusted" | "timeout" | "failed";
@@ -62,6 +63,8 @@ const unwindMs = 5_000;
 const maxMessageLength = 2_000;
 /** Below this the disk is what killed a process that left no exit status. */
 const emptyDiskBytes = 1024 * 1024;
+/** Of one upload; an address is good for an hour, and what is stored already is not sent again. */
+const maxAddresses = 5;
 const placePauses = { firstMs: 200, maxMs: 5_000 };
 
 export const runAttempt = (options: AttemptOptions): AttemptRun => {
@@ -103,11 +106,21 @@ export const runAttempt = (options: AttemptOptions): AttemptRun => {
         `the result of ${offer.stage} has ${Buffer.byteLength(result)} bytes, at most ${maxResultBytes} are allowed`,
       );
     const outputs = await options.artifacts.describe(made.outputs, folder.workDir, transfer.signal);
-    if (outputs.length > 0) {
-      const { targets } = await place(options, outputs, transfer.signal, () => end("lease_lost"));
-      await options.artifacts.store(outputs, made.outputs, folder.workDir, targets, transfer);
-    }
+    if (outputs.length > 0) await storeAll(made.outputs, outputs);
     return { result, outputs };
+  };
+
+  /** An hour's render is not lost because its upload took longer than an address is good for. */
+  const storeAll = async (files: readonly OutputFile[], outputs: Artifact[]): Promise<void> => {
+    for (let addresses = 1; ; addresses++) {
+      const { targets } = await place(options, outputs, transfer.signal, () => end("lease_lost"));
+      try {
+        return await options.artifacts.store(outputs, files, folder.workDir, targets, transfer);
+      } catch (error) {
+        if (!(error instanceof AddressRefused) || addresses >= maxAddresses) throw error;
+        options.log.warn({ err: error }, "an address for outputs was refused, asking for a new one");
+      }
+    }
   };
 
   const finish = (

@@ -1,17 +1,21 @@
 // Files of this host by their content: cache/<aa>/<sha256>, only whole and verified ones, made visible by rename or link.
 // Saves a transfer when stages of one job meet on one host. Everything here can be lost: losing it costs a download.
-// Keeps: at most limitBytes, least recently used first; a file in use survives its removal because attempts hold hard links.
+// Keeps: at most limitBytes, least recently used first, with what is left of broken transfers; a file in use survives its removal
+// because attempts hold hard links.
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { chmod, copyFile, link, readdir, rename, rm, stat, utimes } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { sha256Pattern } from "@renderplane/proto/kernel/limits.ts";
 
 /** About 25 finished ten-minute videos with their inputs; less than a tenth of a usual scratch disk. */
 export const defaultCacheBytes = 20 * 1024 ** 3;
 
+/** A transfer gives up after a minute without a byte; what is older is nobody's. */
+const idleDraftMs = 10 * 60_000;
+
 export type ArtifactCache = {
-  /** Path of the whole file, marked as used now; undefined when it is not here. */
-  find(sha256: string): Promise<string | undefined>;
+  /** Path of the whole file, marked as used now; undefined when it is not here. With a size, one of another size is removed. */
+  find(sha256: string, sizeBytes?: number): Promise<string | undefined>;
   /** Where to write a file that is not whole yet; one place for each digest, so that a transfer can go on. */
   draftPath(sha256: string): string;
   /** Takes a finished, verified draft in and answers with its path. */
@@ -47,11 +51,17 @@ export const openCache = (dir: string, bootId: string, limitBytes = defaultCache
   };
 
   return {
-    find: async (sha256) => {
+    find: async (sha256, sizeBytes) => {
       const path = place(sha256);
-      if (!existsSync(path)) return undefined;
+      const facts = await stat(path).catch(() => undefined);
+      if (facts === undefined) return undefined;
+      // It shares its bytes with the attempt that made it, and an attempt that is done again writes its outputs again.
+      if (sizeBytes !== undefined && facts.size !== sizeBytes) {
+        await rm(path, { force: true });
+        return undefined;
+      }
       const now = new Date();
-      await utimes(path, now, now);
+      await utimes(path, now, now).catch(() => {});
       return path;
     },
     draftPath: draft,
@@ -97,15 +107,20 @@ export const linkOrCopy = async (from: string, to: string): Promise<void> => {
   }
 };
 
+/** Whole files, and drafts that nobody writes to any more. A name that is gone when it is looked at was evicted meanwhile. */
 const listFiles = async (dir: string): Promise<{ path: string; bytes: number; usedMs: number }[]> => {
-  const names = (await readdir(dir)).filter((name) => /^[0-9a-f]{2}$/.test(name));
-  const files = await Promise.all(
-    names.map(async (name) => (await readdir(join(dir, name))).map((file) => join(dir, name, file))),
+  const names = (await readdir(dir)).filter((name) => /^([0-9a-f]{2}|partial)$/.test(name));
+  const paths = await Promise.all(
+    names.map(async (name) => (await readdir(join(dir, name)).catch(() => [])).map((file) => join(dir, name, file))),
   );
-  return Promise.all(
-    files.flat().map(async (path) => {
-      const facts = await stat(path);
-      return { path, bytes: facts.size, usedMs: facts.mtimeMs };
+  const files = await Promise.all(
+    paths.flat().map(async (path) => {
+      const facts = await stat(path).catch(() => undefined);
+      return facts && { path, bytes: facts.size, usedMs: facts.mtimeMs };
     }),
   );
+  const partial = join(dir, "partial");
+  const isIdle = (file: { readonly path: string; readonly usedMs: number }) =>
+    dirname(file.path) !== partial || Date.now() - file.usedMs > idleDraftMs;
+  return files.filter((file) => file !== undefined).filter(isIdle);
 };

@@ -53,12 +53,13 @@ export const createCompletions = (options: {
         if (abort.aborted) return;
         if (isCode(error, "lease_lost")) return options.onAnswer(request.attemptId, "stale");
         const code = grpcCodeOf(error);
-        if (code === unknownCode || (malformedCodes.includes(code) && message !== request)) {
+        const isMalformed = malformedCodes.includes(code) || isCode(error, "body_too_large");
+        if (code === unknownCode || (isMalformed && message !== request)) {
           log.error({ err: error }, "result refused for good");
           options.onAnswer(request.attemptId, "refused");
           return;
         }
-        if (malformedCodes.includes(code)) {
+        if (isMalformed) {
           log.error({ err: error }, "result refused for its form, a short one goes in its place");
           message = replacementFor(request, error);
           continue;

@@ -3,9 +3,10 @@
 //   started      the Start arrived; which boot, when                  steps/     one folder a process (machine/process.ts)
 //   once/        answers of acts that must not be repeated            work/      cwd of the programs, inputs and outputs
 //   result.json  what will be said in Complete, written durably before it is sent
-// Keeps: a folder is either readable as a whole or moved to dead/; nothing is deleted before the control plane has answered.
+// Keeps: a folder is either readable as a whole or moved to dead/; nothing is deleted before the control plane has answered, and
+// then all at once, by its name: half of a folder would look like an attempt that has to be done again.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { CompleteRequest, Offer } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Disk } from "./host.ts";
@@ -53,14 +54,21 @@ export const attemptFolder = (agentDir: string, attemptId: string, disk: Disk) =
       return { offer, bootId: value.bootId };
     },
 
-    /** Not synced: it only has to outlive this process; after a reboot the attempt is over anyway. */
-    writeStarted: (started: Started): void => writeFileSync(at("started"), JSON.stringify(started), { mode: 0o600 }),
+    /** Whole or not there, but not synced: it only has to outlive this process; after a reboot the attempt is over anyway. */
+    writeStarted: (started: Started): void => {
+      writeFileSync(at("started.new"), JSON.stringify(started), { mode: 0o600 });
+      renameSync(at("started.new"), at("started"));
+    },
+    isStarted: () => existsSync(at("started")),
+    /** undefined also when it cannot be read, which costs the start time and must not cost the work. */
     readStarted: (): Started | undefined => {
-      if (!existsSync(at("started"))) return undefined;
-      const value = readObject(at("started"));
-      if (typeof value.bootId !== "string" || typeof value.atMs !== "number")
-        throw new Error("started has no bootId and atMs");
-      return { bootId: value.bootId, atMs: value.atMs };
+      try {
+        const value = readObject(at("started"));
+        if (typeof value.bootId !== "string" || typeof value.atMs !== "number") return undefined;
+        return { bootId: value.bootId, atMs: value.atMs };
+      } catch {
+        return undefined;
+      }
     },
 
     /** The shim ends the program when this text stays the same; the next agent reads from it how long it is trusted. */
@@ -86,34 +94,49 @@ export const attemptFolder = (agentDir: string, attemptId: string, disk: Disk) =
     removeFiles: (): void => {
       for (const name of ["work", "steps"]) rmSync(at(name), { recursive: true, force: true });
     },
-    remove: (): void => rmSync(root, { recursive: true, force: true }),
+    remove: (): void => {
+      if (!existsSync(root)) return;
+      moveAside(agentDir, attemptId, "removed");
+      rmSync(join(agentDir, "removed", attemptId), { recursive: true, force: true });
+    },
     /** Out of the way, for a person to look at. */
     keep: (): void => moveAside(agentDir, attemptId, "kept"),
-    bury: (): void => moveAside(agentDir, attemptId, "dead"),
+    bury: (): void => {
+      moveAside(agentDir, attemptId, "dead");
+      // The journal and the logs say what happened; the media may be gigabytes.
+      rmSync(join(agentDir, "dead", attemptId, "work"), { recursive: true, force: true });
+      keepNewest(join(agentDir, "dead"), maxDeadFolders);
+    },
   };
 };
+
+/** Finishes the removals that a kill cut short. */
+export const finishRemovals = (agentDir: string): void => keepNewest(join(agentDir, "removed"), 0);
 
 /** Names of all attempt folders, oldest first. Folders that cannot be an attempt are returned too: the caller buries them. */
 export const listAttempts = (agentDir: string): string[] => {
   const root = attemptsRoot(agentDir);
   mkdirSync(root, { recursive: true, mode: 0o700 });
   return readdirSync(root)
-    .map((name) => ({ name, atMs: statSync(join(root, name)).mtimeMs }))
+    .map((name) => ({ name, atMs: lstatSync(join(root, name)).mtimeMs }))
     .sort((a, b) => a.atMs - b.atMs)
     .map((entry) => entry.name);
 };
 
-const moveAside = (agentDir: string, name: string, place: "dead" | "kept"): void => {
+const moveAside = (agentDir: string, name: string, place: "dead" | "kept" | "removed"): void => {
   const root = join(agentDir, place);
   mkdirSync(root, { recursive: true, mode: 0o700 });
   const target = join(root, name);
   rmSync(target, { recursive: true, force: true });
   renameSync(join(attemptsRoot(agentDir), name), target);
-  if (place === "kept") return;
-  const oldestFirst = readdirSync(root)
-    .map((entry) => ({ path: join(root, entry), atMs: statSync(join(root, entry)).mtimeMs }))
-    .sort((a, b) => a.atMs - b.atMs);
-  for (const entry of oldestFirst.slice(0, -maxDeadFolders)) rmSync(entry.path, { recursive: true, force: true });
+};
+
+const keepNewest = (folder: string, count: number): void => {
+  if (!existsSync(folder)) return;
+  const newestFirst = readdirSync(folder)
+    .map((entry) => ({ path: join(folder, entry), atMs: lstatSync(join(folder, entry)).mtimeMs }))
+    .sort((a, b) => b.atMs - a.atMs);
+  for (const entry of newestFirst.slice(count)) rmSync(entry.path, { recursive: true, force: true });
 };
 
 /** The message in the wire's own form with its digest, which is what is read back, and once more for people. */

@@ -1,6 +1,7 @@
 // What outlives the agent: results that are repeated until answered, and folders that the next agent reads.
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
 import { Outcome, VerdictAction } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -88,6 +89,19 @@ describe("results", () => {
     expect(agent.supervisor.held()).toEqual([]);
   });
 
+  test("that are too large for the wire are replaced by a short one, and not repeated for ever", async () => {
+    ffmpeg("exit 0");
+    const agent = await start([oneStep]);
+    const seen: string[] = [];
+    agent.onComplete(async (request) => {
+      seen.push(request.failure?.failureClass ?? "none");
+      if (seen.length === 1) throw new RenderplaneError("body_too_large", "the report is 300000 bytes");
+      return { applied: true };
+    });
+    await agent.run(testOffer("one"));
+    expect(seen).toEqual(["none", "agent_bug"]);
+  });
+
   test("a lost lease while the result waits drops the result", async () => {
     ffmpeg("exit 0");
     const agent = await start([oneStep]);
@@ -105,6 +119,101 @@ describe("results", () => {
 });
 
 describe("the journal", () => {
+  test("a folder whose removal was cut short is no attempt: nothing of it is run or paid again", async () => {
+    ffmpeg(`echo start >>${dir}/starts`);
+    const removed: string[] = [];
+    const host = createHost();
+    const first = await start([oneStep], { host });
+    const offer = testOffer("one");
+    const at = join(dir, "attempts", offer.attemptId);
+    // Many files, so that a removal in place takes a while; a result that is gone while the folder is still there is the fault.
+    await first.take(offer);
+    for (let i = 0; i < 3_000; i++) writeFileSync(join(at, "once", `${i}.json`), "1");
+    const looker = new Worker(
+      `const { existsSync } = require("node:fs"); const { workerData: at, parentPort } = require("node:worker_threads");
+       parentPort.postMessage("looks");
+       let half = false;
+       while (existsSync(at)) if (existsSync(at + "/result.json")) break;
+       while (existsSync(at)) if (!existsSync(at + "/result.json") || !existsSync(at + "/spec.json")) { half = existsSync(at); if (half) break; }
+       parentPort.postMessage(half);`,
+      { eval: true, workerData: at },
+    );
+    const seen = new Promise<boolean>((resolve) =>
+      looker.on("message", (message) => (message === "looks" ? removed.push("looks") : resolve(message))),
+    );
+    await until("somebody looks", () => removed.length === 1);
+    first.supervisor.onStart(offer);
+    await first.ended(offer);
+    expect(await seen).toBe(false);
+    // Killed right after the first step of a removal: the next agent finishes it.
+    mkdirSync(join(dir, "removed"), { recursive: true });
+    const second = testOffer("one");
+    await first.take(second);
+    await first.supervisor.stop();
+    renameSync(join(dir, "attempts", second.attemptId), join(dir, "removed", second.attemptId));
+    const next = await start([oneStep]);
+    expect(next.supervisor.held()).toEqual([]);
+    expect(readdirSync(join(dir, "removed"))).toEqual([]);
+  });
+
+  test("a note of the start that is empty (a kill or a power cut while it was written) loses no work", async () => {
+    ffmpeg(`echo start >>${dir}/starts; while [ ! -e ${dir}/go ]; do sleep 0.05; done`);
+    const first = await start([oneStep]);
+    const offer = testOffer("one");
+    await first.take(offer);
+    first.supervisor.onStart(offer);
+    await until("it runs", () => existsSync(join(dir, "starts")));
+    await first.supervisor.stop();
+    writeFileSync(join(dir, "attempts", offer.attemptId, "started"), "");
+    const second = await start([oneStep]);
+    expect(second.stateOf(offer)).toBe(HELD_STATE_RUNNING);
+    writeFileSync(join(dir, "go"), "");
+    expect((await second.ended(offer)).outcome).toBe(Outcome.OUTCOME_SUCCEEDED);
+    expect(readFileSync(join(dir, "starts"), "utf8")).toBe("start\n");
+  });
+
+  test("files that an earlier life of the same attempt left behind answer for nothing", async () => {
+    ffmpeg("exit 0");
+    const agent = await start([oneStep]);
+    const offer = testOffer("one");
+    const step = join(dir, "attempts", offer.attemptId, "steps", "step");
+    mkdirSync(step, { recursive: true });
+    writeFileSync(join(step, "exit.json"), '{"status":3,"elapsedMs":1,"endedBy":""}');
+    expect(JSON.parse((await agent.run(offer)).result)).toMatchObject({ exit: 0 });
+  });
+
+  test("adopted work that this agent cannot go on with is ended before it is reported", async () => {
+    ffmpeg(`touch ${dir}/started; sleep 60`);
+    const first = await start([oneStep]);
+    const offer = testOffer("one");
+    await first.take(offer);
+    first.supervisor.onStart(offer);
+    await until("it runs", () => existsSync(join(dir, "started")));
+    await first.supervisor.stop();
+    const second = createTestAgent(dir, []);
+    agents.push(second);
+    let left = -1;
+    second.onComplete(async () => {
+      left = marked().length;
+      return { applied: true };
+    });
+    await second.supervisor.start();
+    expect((await second.ended(offer)).failure?.message).toContain("cannot run the stage kind one any more");
+    expect(left).toBe(0);
+  });
+
+  test("a folder that can neither be read nor put away does not keep the agent from the others", async () => {
+    ffmpeg("exit 0");
+    const first = await start([oneStep]);
+    const good = testOffer("one");
+    await first.take(good);
+    await first.supervisor.stop();
+    mkdirSync(join(dir, "attempts", "no-spec"));
+    writeFileSync(join(dir, "dead"), "a file in the way");
+    const second = await start([oneStep]);
+    expect(second.supervisor.held().map((held) => held.attemptId)).toEqual([good.attemptId]);
+  });
+
   test("a damaged folder goes to dead/ with its processes ended, and the others are read", async () => {
     ffmpeg(`touch ${dir}/started; sleep 60`);
     const kind = kindOf("one", oneStep.run);
@@ -121,6 +230,8 @@ describe("the journal", () => {
     const second = await start([kind]);
     expect(second.supervisor.held().map((held) => held.attemptId)).toEqual([good.attemptId]);
     expect(readdirSync(join(dir, "dead")).sort()).toEqual([bad.attemptId, "no-spec"].sort());
+    // Work files may be gigabytes, and twenty folders are kept.
+    expect(existsSync(join(dir, "dead", bad.attemptId, "work"))).toBe(false);
     await until("its processes are gone", () => marked().length === 0);
   });
 

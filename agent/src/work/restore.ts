@@ -4,7 +4,7 @@
 import { type CompleteRequest, type Offer, Outcome } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { FailureClass } from "@renderplane/proto/kernel/failure.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
-import { type AttemptFolder, attemptFolder, attemptsRoot, listAttempts } from "./folder.ts";
+import { type AttemptFolder, attemptFolder, attemptsRoot, finishRemovals, listAttempts } from "./folder.ts";
 import type { Host } from "./host.ts";
 
 export type RestoredAttempt = {
@@ -24,25 +24,35 @@ export const restoreAttempts = async (options: {
 }): Promise<RestoredAttempt[]> => {
   const { dir, host, log } = options;
   const found: RestoredAttempt[] = [];
+  attempting(log, "the removal of an ended attempt is not finished", () => finishRemovals(dir));
   for (const name of listAttempts(dir)) {
     const folder = attemptFolder(dir, name, host.disk);
     try {
       const { offer, bootId: acceptedIn } = folder.readSpec();
-      const started = folder.readStarted();
+      const started = folder.isStarted();
       const result =
-        folder.readResult() ?? (acceptedIn === host.bootId ? undefined : rebooted(offer, started !== undefined));
-      const renewedMs = started ? (folder.readLease() ?? started.atMs) : host.nowMs();
-      found.push({ offer, folder, started: started !== undefined, renewedMs, result });
-      log.info({ attempt_id: name, started: started !== undefined, ended: result !== undefined }, "attempt found");
+        folder.readResult() ?? (acceptedIn === host.bootId ? undefined : rebooted(offer, started));
+      const renewedMs = started ? (folder.readLease() ?? folder.readStarted()?.atMs ?? 0) : host.nowMs();
+      found.push({ offer, folder, started, renewedMs, result });
+      log.info({ attempt_id: name, started, ended: result !== undefined }, "attempt found");
     } catch (error) {
       log.error({ err: error, attempt_id: name }, "attempt folder cannot be read, moved to dead/");
-      folder.bury();
+      attempting(log, "attempt folder cannot be moved to dead/", folder.bury);
     }
   }
   const known = new Set(found.map((attempt) => attempt.folder.root));
   for (const folder of host.endStrangers(attemptsRoot(dir), known))
     log.warn({ folder }, "process without a journal ended");
   return found;
+};
+
+/** Tidying up: a full disk or a file in the way must not keep the agent from the attempts that it can read. */
+const attempting = (log: Logger, otherwise: string, act: () => void): void => {
+  try {
+    act();
+  } catch (error) {
+    log.error({ err: error }, otherwise);
+  }
 };
 
 /** A result that the agent makes up itself: nothing was measured and nothing was made. */

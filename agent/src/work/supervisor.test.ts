@@ -1,7 +1,9 @@
 // The supervisor over real folders and real processes: which offers it takes, one run, and what is said in Complete.
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { Outcome, Refusal } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import { type CompleteRequest, Outcome, Refusal } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { createHost } from "../machine/host.ts";
 import {
@@ -21,7 +23,7 @@ import {
   until,
   writeProgram,
 } from "../testing.ts";
-import { StageFailure, type StageKind } from "./contract.ts";
+import { type ControlPlane, StageFailure, type StageKind } from "./contract.ts";
 
 let dir = "";
 let agents: TestAgent[] = [];
@@ -41,6 +43,47 @@ const start = async (kinds: StageKind[], more: Parameters<typeof createTestAgent
 };
 const ffmpeg = (script: string) => writeProgram(dir, "ffmpeg", script);
 describe("one attempt", () => {
+  test("whose address for outputs has expired asks for a new one instead of losing the work", async () => {
+    const stored: Buffer[] = [];
+    const server = createServer((request, response) => {
+      if (request.url?.endsWith("expired")) return void response.writeHead(403).end();
+      if (request.method === "HEAD") return void response.writeHead(200, { "upload-offset": 0 }).end();
+      request.on("data", (chunk: Buffer) => stored.push(chunk));
+      request.on("end", () => response.writeHead(201).end());
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    let asked = 0;
+    const ends: CompleteRequest[] = [];
+    const control: ControlPlane = {
+      answerOffer: () => {},
+      sendProgress: () => {},
+      complete: async (request) => {
+        ends.push(request);
+        return { applied: true };
+      },
+      placeOutputs: async ({ outputs }) => {
+        asked += 1;
+        const url = `http://127.0.0.1:${port}/${asked === 1 ? "expired" : "fresh"}`;
+        return { targets: outputs.map(({ sha256 }) => ({ sha256, url })) };
+      },
+    };
+    const kind = kindOf("file", async (context) => {
+      writeFileSync(join(context.dir, "out.txt"), "made");
+      return { result: {}, outputs: [{ name: "out.txt", path: "out.txt", mediaType: "text/plain" }] };
+    });
+    const agent = await start([kind], { control });
+    const offer = testOffer("file");
+    agent.supervisor.onOffer(offer);
+    await until("it is taken", () => agent.stateOf(offer) === HELD_STATE_ACCEPTED);
+    agent.supervisor.onStart(offer);
+    await until("it is reported", () => ends.length === 1);
+    server.close();
+    expect(ends[0]).toMatchObject({ outcome: Outcome.OUTCOME_SUCCEEDED });
+    expect(Buffer.concat(stored).toString()).toBe("made");
+    expect(asked).toBe(2);
+  });
+
   test("is journaled, run, reported once with what it used, and its folder goes", async () => {
     ffmpeg("echo made");
     const agent = await start([oneStep]);

@@ -16,6 +16,7 @@ import {
   VerdictAction,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
+import type { FailureClass } from "@renderplane/proto/kernel/failure.ts";
 import { defaultTimings, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import type { Lifetime } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
@@ -63,6 +64,8 @@ type Entry = {
 /** The longest sleep of the trust loop; with nothing held it costs one timer a minute. */
 const idleTrustMs = 60_000;
 const minTrustMs = 20;
+/** Past its trusted time nothing may run on, so a fault of the loop is not slept over. */
+const trustRetryMs = 1_000;
 
 export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifetime => {
   const { control, log, dir, host } = options;
@@ -118,6 +121,17 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
     else report(entry, end.request);
   };
 
+  /** What an earlier agent left running is ended before anybody hears that the attempt is over. */
+  const giveUp = async (entry: Entry, failureClass: FailureClass, why: string) => {
+    entry.state = "ended";
+    await host
+      .endMarked(entry.folder.root)
+      .catch((error: unknown) => log.error({ err: error, attempt_id: entry.offer.attemptId }, "processes not ended"));
+    // The lease may be lost meanwhile: then nothing is reported.
+    if (entries.get(entry.offer.attemptId) !== entry) return;
+    report(entry, shortResult(entry.offer, Outcome.OUTCOME_FAILED, failureClass, why));
+  };
+
   const begin = (entry: Entry) => {
     const kind = kinds.get(entry.offer.kind);
     const attemptLog = log.child({ attempt_id: entry.offer.attemptId, stage: entry.offer.stage });
@@ -148,11 +162,8 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
       );
       trust.ring();
     } catch (error) {
-      const failureClass = isDiskFull(error) ? "disk_full" : "agent_bug";
-      report(
-        entry,
-        shortResult(entry.offer, Outcome.OUTCOME_FAILED, failureClass, `The attempt did not start: ${error}`),
-      );
+      attemptLog.error({ err: error }, "attempt cannot go on");
+      void giveUp(entry, isDiskFull(error) ? "disk_full" : "agent_bug", `The attempt did not start: ${error}`);
     }
   };
 
@@ -242,6 +253,7 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
       return Math.max(minTrustMs, nextMs);
     },
     onError: (error) => log.error({ err: error }, "trust loop failed"),
+    errorPauseMs: trustRetryMs,
   });
 
   return {

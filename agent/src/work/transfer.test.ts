@@ -9,6 +9,8 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -20,7 +22,7 @@ import { testInput } from "../testing.ts";
 import { createArtifacts } from "./artifacts.ts";
 import { openCache } from "./cache.ts";
 import { StageFailure } from "./contract.ts";
-import { download, upload } from "./transfer.ts";
+import { AddressRefused, download, upload } from "./transfer.ts";
 
 const bytes = randomBytes(300_000);
 const file = {
@@ -233,6 +235,14 @@ describe("an upload", () => {
   });
 });
 
+test("an address that the store refuses is told apart, so that a fresh one can be asked for", async () => {
+  answer = (_request, response) => response.writeHead(403).end();
+  writeFileSync(join(dir, "source"), bytes);
+  const error = await failure(upload(url(), file, join(dir, "source"), quick));
+  expect(error).toBeInstanceOf(AddressRefused);
+  expect(error.failureClass).toBe("transfer_failed");
+});
+
 describe("inputs and outputs of an attempt", () => {
   const work = () => {
     mkdirSync(join(dir, "work"), { recursive: true });
@@ -281,6 +291,56 @@ describe("inputs and outputs of an attempt", () => {
     expect(readFileSync(join(dir, "next", "inputs/000.mp4")).equals(bytes)).toBe(true);
   });
 
+  test("a file of the cache that is not whole any more is fetched again", async () => {
+    answer = (request, response) => sendWhole(response, rangeStart(request));
+    const artifacts = createArtifacts(openCache(join(dir, "cache"), "boot"));
+    const input = testInput(url(), bytes);
+    await artifacts.bring([input], join(dir, "first"), quick);
+    rmSync(join(dir, "first"), { recursive: true });
+    truncateSync(join(dir, "cache", file.sha256.slice(0, 2), file.sha256), 1_000);
+    await artifacts.bring([input], join(dir, "second"), quick);
+    expect(readFileSync(join(dir, "second", "inputs/000.mp4")).equals(bytes)).toBe(true);
+    expect(seen).toHaveLength(2);
+  });
+
+  test("a cache that takes nothing in costs no attempt its inputs or outputs", async () => {
+    answer = (request, response) => sendWhole(response, rangeStart(request));
+    const cache = openCache(join(dir, "cache"), "boot");
+    const artifacts = createArtifacts(cache);
+    // A file where the folder of this digest would be: the cache cannot be written there.
+    writeFileSync(join(dir, "cache", file.sha256.slice(0, 2)), "");
+    await artifacts.bring([testInput(url(), bytes)], work(), quick);
+    expect(readFileSync(join(work(), "inputs/000.mp4")).equals(bytes)).toBe(true);
+    const outputs = [{ name: "clip.mp4", path: "inputs/000.mp4", mediaType: "video/mp4" }];
+    const described = await artifacts.describe(outputs, work(), quick.signal);
+    await artifacts.store(described, outputs, work(), [{ sha256: file.sha256, url: "" }], quick);
+  });
+
+  test("files that are evicted while others look at them are simply not there", async () => {
+    const cache = openCache(join(dir, "cache"), "boot");
+    const digests = Array.from({ length: 200 }, (_, i) => createHash("sha256").update(`${i}`).digest("hex"));
+    for (const [i, sha256] of digests.entries()) {
+      writeFileSync(join(work(), `${i}`), `${i}`);
+      await cache.share(sha256, join(work(), `${i}`));
+    }
+    const acts: Promise<unknown>[] = [];
+    for (let i = 0; i < 20; i++) {
+      acts.push(cache.shrink(0), ...digests.slice(i * 10, i * 10 + 10).map((sha256) => cache.find(sha256)));
+      await new Promise(setImmediate);
+    }
+    expect((await Promise.allSettled(acts)).filter((end) => end.status === "rejected")).toEqual([]);
+  });
+
+  test("what is left of transfers that were given up counts, and goes when nobody has written to it for a while", async () => {
+    const cache = openCache(join(dir, "cache"), "boot");
+    const [old, fresh] = ["a", "b"].map((letter) => cache.draftPath(letter.repeat(64))) as [string, string];
+    for (const draft of [old, fresh]) writeFileSync(draft, "0123456789");
+    const anHourAgo = Date.now() / 1000 - 3_600;
+    utimesSync(old, anHourAgo, anHourAgo);
+    await cache.shrink(0);
+    expect([existsSync(old), existsSync(fresh)]).toEqual([false, true]);
+  });
+
   test("the cache keeps the newest within its bound and starts empty after a reboot", async () => {
     const cache = openCache(join(dir, "cache"), "boot", 250);
     for (const [i, text] of ["a", "b", "c"].entries()) {
@@ -289,7 +349,6 @@ describe("inputs and outputs of an attempt", () => {
       writeFileSync(join(work(), text), content);
       await cache.share(sha256, join(work(), text));
       // Age decides; a clock of the file system may be coarse.
-      const { utimesSync } = await import("node:fs");
       if (await cache.find(sha256)) utimesSync(join(dir, "cache", sha256.slice(0, 2), sha256), 1000 + i, 1000 + i);
     }
     const held = () =>

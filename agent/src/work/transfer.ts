@@ -24,6 +24,9 @@ const maxWrongDigests = 2;
 export type TransferOptions = { readonly signal: AbortSignal; readonly patienceMs?: number };
 type File = { readonly name: string; readonly sha256: string; readonly sizeBytes: number };
 
+/** The signed address is not good any more: its time is over, or the secret behind it has changed. */
+export class AddressRefused extends StageFailure {}
+
 /** Leaves a whole, verified file at `path`; goes on with what is there already. */
 export const download = async (url: string, file: File, path: string, options: TransferOptions): Promise<void> => {
   let wrongDigests = 0;
@@ -144,10 +147,10 @@ const refusal = async (answer: IncomingMessage, name: string, act: "read" | "sto
   answer.resume();
   const status = answer.statusCode ?? 0;
   if (!finalStatuses.includes(status)) return new Error(`the control plane answered ${status}`);
-  return new StageFailure(
-    "transfer_failed",
-    `${name} cannot be ${act}: the control plane answered ${status}. ${status === 403 ? "The signed address has expired; a new attempt gets a new one." : "Submit the file again."}`,
-  );
+  const what = `${name} cannot be ${act}: the control plane answered ${status}.`;
+  if (status === 403)
+    return new AddressRefused("transfer_failed", `${what} The signed address has expired; a new attempt gets a new one.`);
+  return new StageFailure("transfer_failed", `${what} Submit the file again.`);
 };
 
 /** A longer answer is another file: a retry would only fetch it again. */
@@ -188,7 +191,8 @@ const ask = (
       resolve(answer);
     });
     call.once("timeout", () => call.destroy(new Error(`no byte for ${idleMs / 1000} s`)));
-    call.once("error", (error) => {
+    // For good: a second error of one request must not end the process.
+    call.on("error", (error) => {
       options.body?.destroy();
       reject(error);
     });

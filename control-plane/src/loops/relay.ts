@@ -6,11 +6,14 @@ import { relayEvents } from "../operations/relay-events.ts";
 import { listening } from "./listening.ts";
 
 const periodMs = 1_000;
+/** Events come in bursts (a result writes four); publishing them together leaves the work itself the processor. */
+const gatherMs = 20;
 
 export const createRelay = (ctx: Context, onPublished: (events: readonly EventRow[]) => void): Rhythm => {
   const loop = rhythm({
     name: "relay",
     periodMs,
+    gatherMs,
     turn: async () => {
       const events = await relayEvents(ctx);
       if (events.length === 0) return undefined;

@@ -17,6 +17,8 @@ export const rhythm = (options: {
   readonly periodMs: number;
   readonly turn: (signal: AbortSignal) => Promise<unknown>;
   readonly onError: (error: unknown) => void;
+  /** A bell starts a turn after this (ms), with every other bell of the meantime. Default 0: at once. */
+  readonly gatherMs?: number;
   /** Pause after a failed turn. */
   readonly errorPauseMs?: number;
 }): Rhythm => {
@@ -31,12 +33,20 @@ export const rhythm = (options: {
     if (!isStarted || abort.signal.aborted) return;
     timer = setTimeout(() => void go(), ms);
   };
+  /** The first bell sets the time; later ones do not push it back. */
+  let gathering = false;
+  const gather = () => {
+    if (gathering) return;
+    gathering = (options.gatherMs ?? 0) > 0;
+    schedule(options.gatherMs ?? 0);
+  };
   const go = (): Promise<void> => {
     if (running) {
       rung = true;
       return running;
     }
     clearTimeout(timer);
+    gathering = false;
     rung = false;
     running = (async () => {
       let wait = options.periodMs;
@@ -48,7 +58,7 @@ export const rhythm = (options: {
         wait = options.errorPauseMs ?? Math.max(1000, options.periodMs);
       } finally {
         running = undefined;
-        schedule(rung ? 0 : wait);
+        schedule(rung ? (options.gatherMs ?? 0) : wait);
       }
     })();
     return running;
@@ -67,7 +77,7 @@ export const rhythm = (options: {
     },
     ring: () => {
       if (running) rung = true;
-      else schedule(0);
+      else gather();
     },
     runOnce: async () => {
       await running;
