@@ -14,11 +14,13 @@ const run = async (): Promise<number> => {
   const log = createLogger({ level: config.logLevel, process: "agent" });
   log.info({ settings: redacted(settings, config) }, "starting");
   const signalled = untilSignal();
-  const agent = await startAgent(config, log);
-  log.info({ hostId: agent.hostId() }, "started");
+  const starting = startAgent(config, log);
+  // A start waits for the control plane as long as it takes, but not for longer than anybody wants it.
+  const agent = await Promise.race([starting, signalled.then(() => undefined)]);
+  if (agent) log.info({ hostId: agent.hostId() }, "started");
   const signal = await signalled;
   log.info({ signal }, "stopping, running work is left to its shims");
-  await agent.stop();
+  await agent?.stop();
   log.info("stopped");
   return 0;
 };

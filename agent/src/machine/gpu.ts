@@ -1,7 +1,7 @@
 // NVIDIA GPUs as nvidia-smi tells them: who they are, how busy they are. Whether one can encode is a canary's answer, not this file's.
 // A wedged driver hangs nvidia-smi in the kernel where no signal reaches it, so nothing here ever waits for its end.
 // Every cell may be text ([N/A], [GPU requires reset]); a number that is none is null, never zero.
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 
 export type GpuState = {
   readonly uuid: string;
@@ -38,11 +38,38 @@ const fields = [
 type Field = (typeof fields)[number];
 const mib = 1024 * 1024;
 
-export const readGpus = async (nvidiaSmi = "nvidia-smi", limitMs = answerLimitMs): Promise<GpuReading> => {
+/**
+ * For asking again and again: one nvidia-smi at a time, and none while an earlier one has not ended. A host with a wedged driver
+ * would otherwise gain a process that nobody can kill with every heartbeat.
+ */
+export const createGpuReader = (
+  nvidiaSmi: string,
+  limitMs = answerLimitMs,
+  living: Set<ChildProcess> = new Set(),
+): (() => Promise<GpuReading>) => {
+  let asking: Promise<GpuReading> | undefined;
+  return () => {
+    if (asking) return asking;
+    if (living.size > 0)
+      return Promise.resolve({ gpus: [], fault: "an earlier nvidia-smi has not ended; the driver hangs" });
+    asking = readGpus(nvidiaSmi, limitMs, living).finally(() => {
+      asking = undefined;
+    });
+    return asking;
+  };
+};
+
+/** `living` holds what was started and has not ended. */
+export const readGpus = async (
+  nvidiaSmi = "nvidia-smi",
+  limitMs = answerLimitMs,
+  living: Set<ChildProcess> = new Set(),
+): Promise<GpuReading> => {
   let asked: readonly Field[] = fields;
   // One field that the driver does not know fails the whole query; each round drops one, so the loop ends.
   while (asked.length > 0) {
-    const answer = await ask(nvidiaSmi, [`--query-gpu=${asked.join(",")}`, "--format=csv,noheader,nounits"], limitMs);
+    const query = [`--query-gpu=${asked.join(",")}`, "--format=csv,noheader,nounits"];
+    const answer = await ask(nvidiaSmi, query, limitMs, living);
     if (answer.missing) return { gpus: [], fault: undefined };
     if (answer.timedOut) return { gpus: [], fault: `nvidia-smi did not answer in ${limitMs / 1000} s` };
     const unknown = /Field "([^"]+)" is not a valid field/.exec(answer.text)?.[1];
@@ -101,12 +128,14 @@ type Answer = {
 };
 
 /** Answers at the end of the program or at the limit, whichever is first; a program that cannot be killed is left behind. */
-const ask = (program: string, args: readonly string[], limitMs: number): Promise<Answer> =>
+const ask = (program: string, args: readonly string[], limitMs: number, living: Set<ChildProcess>): Promise<Answer> =>
   new Promise((resolve) => {
     const child = spawn(program, [...args], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { PATH: process.env.PATH ?? "", LC_ALL: "C" },
     });
+    living.add(child);
+    child.once("exit", () => living.delete(child));
     let text = "";
     const end = (answer: Omit<Answer, "text">) => {
       clearTimeout(timer);
@@ -125,6 +154,10 @@ const ask = (program: string, args: readonly string[], limitMs: number): Promise
         if (text.length < maxAnswerBytes) text += piece;
       });
     }
-    child.on("error", () => end({ missing: true, timedOut: false, exitCode: null }));
+    child.on("error", () => {
+      // Without a pid it never was there; an error of a signal says nothing about its end.
+      if (child.pid === undefined) living.delete(child);
+      end({ missing: true, timedOut: false, exitCode: null });
+    });
     child.on("close", (exitCode) => end({ missing: false, timedOut: false, exitCode }));
   });

@@ -5,7 +5,7 @@ import { readFile, statfs } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import type { Health } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
-import { readGpus } from "./gpu.ts";
+import { createGpuReader, type GpuReading } from "./gpu.ts";
 
 /** A second reading needs some ticks of the kernel's clock (10 ms each) to say anything. */
 const oneShotMs = 100;
@@ -15,12 +15,14 @@ export type HealthReader = () => Promise<Health>;
 /** `nvidiaSmi` undefined: GPUs are not asked (the inventory found none). */
 export const createHealthReader = (scratchDir: string, options: { readonly nvidiaSmi?: string } = {}): HealthReader => {
   let before: CpuTimes = { busy: 0, total: 0 };
+  const none: GpuReading = { gpus: [], fault: undefined };
+  const readGpus = options.nvidiaSmi === undefined ? async () => none : createGpuReader(options.nvidiaSmi);
   return async () => {
     const [cpu, memory, disk, reading] = await Promise.all([
       readCpuTimes(),
       readMemory(),
       statfs(scratchDir),
-      options.nvidiaSmi === undefined ? { gpus: [] } : readGpus(options.nvidiaSmi),
+      readGpus(),
     ]);
     const total = cpu.total - before.total;
     const cpuUsed = total > 0 ? Math.min(1, Math.max(0, (cpu.busy - before.busy) / total)) : 0;

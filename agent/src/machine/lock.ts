@@ -30,6 +30,8 @@ export const folderLock = (dir: string): Lifetime => {
         );
         server.listen({ path: `\0renderplane-agent-${digest}` }, resolve);
       });
+      // A visitor that cannot be let in (no descriptor is left) is no reason to end.
+      server.on("error", () => {});
       server.unref();
       const owner = readOwner(file);
       if (owner && owner.pid !== process.pid && isAlive(owner, readBootId())) {

@@ -165,13 +165,14 @@ describe("a durable step", () => {
   test("when shim and program are killed from outside the step is lost, and nothing is started again", async () => {
     const spec = step("echo start >> ../starts; sleep 60", { runtimeMs: 2_000 });
     const running = runStep(spec, quiet);
-    await until("it started", () => existsSync(join(root, "starts")));
+    const starts = () => (existsSync(join(root, "starts")) ? readFileSync(join(root, "starts"), "utf8") : "");
+    await until("it started", () => starts() !== "");
     process.kill(JSON.parse(file("shim.json")).pid, "SIGKILL");
     expect(await running).toEqual({ kind: "lost" });
     // The orphan was ended too.
     await until("nothing is left", () => marked().length === 0);
     expect(await runStep(spec, quiet)).toEqual({ kind: "lost" });
-    expect(readFileSync(join(root, "starts"), "utf8")).toBe("start\n");
+    expect(starts()).toBe("start\n");
   });
 
   test("a reused pid is never signalled: forged identities of a living stranger", async () => {

@@ -3,7 +3,7 @@
 // Leaves to others: what an exit means (domain/exit), which arguments are planned (stages/), when work must stop (work/).
 // Keeps: a step is started at most once, and nothing is signalled whose start time was not compared.
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, statSync, watch, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, watch, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -117,7 +117,9 @@ const readJson = (path: string): { readonly [key: string]: unknown } | undefined
 };
 
 const startShim = (spec: StepSpec, onExit: () => void): void => {
-  writeFileSync(join(spec.dir, "stdin"), spec.stdin, { mode: 0o600 });
+  // By name: if a shim was started that has not said so yet, its program goes on reading the file that it has open.
+  writeFileSync(join(spec.dir, "stdin.new"), spec.stdin, { mode: 0o600 });
+  renameSync(join(spec.dir, "stdin.new"), join(spec.dir, "stdin"));
   writeFileSync(
     join(spec.dir, "process.json"),
     JSON.stringify({ command: spec.command, cwd: spec.cwd, env: spec.env }),

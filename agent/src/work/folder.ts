@@ -6,7 +6,16 @@
 // Keeps: a folder is either readable as a whole or moved to dead/; nothing is deleted before the control plane has answered, and
 // then all at once, by its name: half of a folder would look like an attempt that has to be done again.
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { CompleteRequest, Offer } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Disk } from "./host.ts";

@@ -30,8 +30,7 @@ export const restoreAttempts = async (options: {
     try {
       const { offer, bootId: acceptedIn } = folder.readSpec();
       const started = folder.isStarted();
-      const result =
-        folder.readResult() ?? (acceptedIn === host.bootId ? undefined : rebooted(offer, started));
+      const result = folder.readResult() ?? (acceptedIn === host.bootId ? undefined : rebooted(offer, started));
       const renewedMs = started ? (folder.readLease() ?? folder.readStarted()?.atMs ?? 0) : host.nowMs();
       found.push({ offer, folder, started, renewedMs, result });
       log.info({ attempt_id: name, started, ended: result !== undefined }, "attempt found");

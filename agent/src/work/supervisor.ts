@@ -7,8 +7,6 @@
 // Keeps: past its trusted time no attempt works on; a lost lease is never reported; one offer is considered at a time.
 import {
   type CompleteRequest,
-  type HeldAttempt,
-  HeldState,
   type Offer,
   Outcome,
   Refusal,
@@ -22,14 +20,14 @@ import type { Lifetime } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import { isDiskFull } from "../domain/errno.ts";
-import { type Lease, renewed, trustedUntilMs } from "../domain/trust.ts";
+import { renewed, trustedUntilMs } from "../domain/trust.ts";
 import { takeOffer } from "./admission.ts";
 import type { Artifacts } from "./artifacts.ts";
-import { type AttemptEnd, type AttemptRun, runAttempt, type StopCause } from "./attempt.ts";
+import { type AttemptEnd, runAttempt, type StopCause } from "./attempt.ts";
 import type { ArtifactCache } from "./cache.ts";
 import { createCompletions } from "./completions.ts";
 import type { ControlPlane, StageKind, Supervisor } from "./contract.ts";
-import type { AttemptFolder } from "./folder.ts";
+import { type Entry, heldOf } from "./entry.ts";
 import type { Host } from "./host.ts";
 import { restoreAttempts, shortResult } from "./restore.ts";
 import type { Programs } from "./stage-context.ts";
@@ -49,16 +47,6 @@ export type SupervisorOptions = {
   /** Moves finished attempts to kept/ instead of removing them: for benchmarks and for looking at what was run. */
   readonly keepAttempts?: boolean;
   readonly log: Logger;
-};
-
-type Entry = {
-  readonly offer: Offer;
-  readonly folder: AttemptFolder;
-  /** Monotonic; renewals sent earlier did not list this attempt. */
-  readonly heldSinceMs: number;
-  lease: Lease;
-  state: "accepted" | "running" | "waiting" | "ended";
-  run?: AttemptRun;
 };
 
 /** The longest sleep of the trust loop; with nothing held it costs one timer a minute. */
@@ -309,14 +297,3 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
     onDisconnect: () => log.info({ held: entries.size }, "session lost, work goes on"),
   };
 };
-
-const heldOf = (entry: Entry): HeldAttempt => ({
-  attemptId: entry.offer.attemptId,
-  fence: entry.offer.fence,
-  state:
-    entry.state === "ended"
-      ? HeldState.HELD_STATE_ENDED
-      : entry.state === "accepted"
-        ? HeldState.HELD_STATE_ACCEPTED
-        : HeldState.HELD_STATE_RUNNING,
-});

@@ -53,13 +53,17 @@ afterEach(() => {
 });
 
 const rangeStart = (request: IncomingMessage) => Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0);
-/** Announces everything, sends `count` bytes, cuts the connection. */
+/** Announces everything, sends `count` bytes, and cuts when they are on the other side's disk: what is under way may be lost. */
 const sendAndCut = (response: ServerResponse, from: number, count: number) => {
   response.writeHead(from > 0 ? 206 : 200, {
     "content-length": bytes.length - from,
     ...(from > 0 ? { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` } : {}),
   });
-  response.write(bytes.subarray(from, from + count), () => setTimeout(() => response.destroy(), 20));
+  response.write(bytes.subarray(from, from + count));
+  const cut = setInterval(() => {
+    if ((statSync(join(dir, "draft"), { throwIfNoEntry: false })?.size ?? 0) >= from + count) response.destroy();
+  }, 5);
+  response.once("close", () => clearInterval(cut));
 };
 const sendWhole = (response: ServerResponse, from: number, body = bytes) => {
   const headers = from > 0 ? { "content-range": `bytes ${from}-${body.length - 1}/${body.length}` } : {};

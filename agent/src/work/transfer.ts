@@ -149,7 +149,10 @@ const refusal = async (answer: IncomingMessage, name: string, act: "read" | "sto
   if (!finalStatuses.includes(status)) return new Error(`the control plane answered ${status}`);
   const what = `${name} cannot be ${act}: the control plane answered ${status}.`;
   if (status === 403)
-    return new AddressRefused("transfer_failed", `${what} The signed address has expired; a new attempt gets a new one.`);
+    return new AddressRefused(
+      "transfer_failed",
+      `${what} The signed address has expired; a new attempt gets a new one.`,
+    );
   return new StageFailure("transfer_failed", `${what} Submit the file again.`);
 };
 
