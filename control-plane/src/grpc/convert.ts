@@ -14,7 +14,8 @@ import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { maxAttemptsPerHost } from "@renderplane/proto/kernel/limits.ts";
 import type { InventoryRecord, JsonObject } from "../domain/records.ts";
-import type { HeldRecord, OfferRecord, StopRecord, VerdictRecord } from "./operations.ts";
+import type { OfferRecord } from "../operations/take-offers.ts";
+import type { HeldRecord, StopRecord, VerdictRecord } from "./operations.ts";
 
 export const attemptIdPattern = /^a_[0-9A-HJKMNP-TV-Z]{26}$/;
 const maxTextLength = 200;

@@ -1,15 +1,17 @@
 // Brings to a host what waits for it: offers, starts and stops. The store decides what those are; this asks at a bell, at an answer
 // and by a slow poll, so that losing every bell costs seconds and nothing else. Looks of one session never overlap.
+
 import { SessionResponse } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { isCode, type RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { factsOf } from "@renderplane/proto/kernel/failure.ts";
 import { maxControlMessageBytes } from "@renderplane/proto/kernel/limits.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
+import type { OfferRecord } from "../operations/take-offers.ts";
 import { refusalRecord } from "./completion.ts";
 import { offerMessage, stopMessage } from "./convert.ts";
 import type { Delivery, LiveSession, LiveSessions } from "./live-session.ts";
-import type { EndRecord, GrpcOperations, OfferRecord } from "./operations.ts";
+import type { EndRecord, GrpcOperations } from "./operations.ts";
 
 /** How often every host is looked after without a bell. */
 const pollMs = 2000;

@@ -1,7 +1,9 @@
 // What the gRPC edge asks of the operations, bound to their context by the composition root (tests bind a fake).
 // Shapes are records, not messages: numbers for bytes, undefined and null instead of protobuf's empty values.
+
 import type { AttemptOutcome } from "@renderplane/proto/kernel/stage-state.ts";
-import type { AllocationRecord, FailureRecord, InventoryRecord, JsonObject } from "../domain/records.ts";
+import type { FailureRecord, InventoryRecord, JsonObject } from "../domain/records.ts";
+import type { OfferRecord } from "../operations/take-offers.ts";
 
 export type HeldRecord = {
   readonly attemptId: string;
@@ -12,27 +14,6 @@ export type VerdictRecord = {
   readonly attemptId: string;
   readonly fence: bigint;
   readonly action: "continue" | "abandon" | "report";
-};
-export type OfferRecord = {
-  readonly attemptId: string;
-  readonly fence: bigint;
-  readonly jobId: string;
-  readonly stage: string;
-  readonly kind: string;
-  readonly number: number;
-  readonly params: JsonObject;
-  readonly request: JsonObject;
-  readonly inputs: readonly {
-    readonly stage: string;
-    readonly name: string;
-    readonly sha256: string;
-    readonly sizeBytes: number;
-    readonly mediaType: string;
-    readonly url: string;
-  }[];
-  readonly results: JsonObject;
-  readonly allocation: AllocationRecord;
-  readonly timeoutMs: number;
 };
 export type StopRecord = {
   readonly attemptId: string;

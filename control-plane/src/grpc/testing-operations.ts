@@ -1,10 +1,12 @@
 // Operations in memory for tests of the wire. The fake keeps the rules that the edge relies on (epochs, fences, tokens), records
 // every call, and can be away like a database. It is no second implementation: what a rule decides is tested with the real ones.
+
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { protocolVersion } from "@renderplane/proto/kernel/limits.ts";
 import type { Authority } from "../identity/authority.ts";
 import { isSecret, makeJoinToken, parseJoinToken } from "../identity/join-token.ts";
-import type { EndRecord, GrpcOperations, OfferRecord, RenewalRecord, StopRecord } from "./operations.ts";
+import type { OfferRecord } from "../operations/take-offers.ts";
+import type { EndRecord, GrpcOperations, RenewalRecord, StopRecord } from "./operations.ts";
 
 type FakeHost = {
   name: string;

@@ -1,4 +1,5 @@
 // One enrolled host on a raw stream, for the tests of sessions: the moves that every story begins with.
+
 import {
   type AgentServiceClient,
   type CompleteRequest,
@@ -8,7 +9,8 @@ import {
   Outcome,
   Refusal,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
-import type { OfferRecord } from "./operations.ts";
+import type { OfferRecord } from "../operations/take-offers.ts";
+
 import { type RawIdentity, type RawStream, rawClient, rawEnrol, startEdge, type TestEdge, until } from "./testing.ts";
 import { makeId, offer } from "./testing-operations.ts";
 
