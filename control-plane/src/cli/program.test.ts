@@ -166,6 +166,7 @@ describe("submit", () => {
     [["submit"], "Nothing to submit"],
     [["submit", "/nowhere/job.json"], "/nowhere/job.json cannot be read (ENOENT)"],
     [["submit", "-f", "novalue"], "-f needs key=value"],
+    [["submit", "-f", "script=x", "--wait", "--timeout", "soon"], "--timeout: a duration is a number"],
     [["submit", "-f", "script=x", "--media", "/nowhere/film.mp4"], "there is no file /nowhere/film.mp4"],
   ])("%j is refused here, before the server is asked", async (argv, message) => {
     const end = await run(...argv);

@@ -1,6 +1,7 @@
 // renderplane list: the newest jobs, one line each.
 import { formatDuration } from "@renderplane/proto/kernel/units.ts";
 import { CliFailure, type ExitCode, exitCodes } from "../failure.ts";
+import { dollarText } from "../money.ts";
 import { ago, table } from "../output.ts";
 import type { JobItemJson, Page } from "../shapes.ts";
 import type { Session } from "./session.ts";
@@ -34,7 +35,7 @@ export const listJobs = async (
     job.pipeline,
     job.progress === null ? "-" : `${Math.floor(job.progress * 100)} %`,
     job.elapsed_seconds === null ? "-" : formatDuration(job.elapsed_seconds * 1000),
-    `$${job.actual_cost.toFixed(2)}`,
+    dollarText(job.actual_cost),
     ago(job.created_at, now),
     job.status_text,
   ]);

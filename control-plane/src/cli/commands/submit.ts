@@ -7,7 +7,7 @@ import { dollarText } from "../money.ts";
 import type { AcceptedJson } from "../shapes.ts";
 import { buildSubmission, formOf, readText } from "../submission.ts";
 import type { Session } from "./session.ts";
-import { watchJob } from "./watch.ts";
+import { parseTimeoutMs, watchJob } from "./watch.ts";
 
 export type SubmitOptions = {
   readonly media?: readonly string[] | undefined;
@@ -32,6 +32,8 @@ export const submitJob = async (
     throw new CliFailure(exitCodes.usage, "Nothing to submit: name a FILE, - for stdin, or give fields with -f", {
       next: "renderplane submit examples/narrated-video.json --wait",
     });
+  // Before anything is made: a job that exists costs money, and a usage error invites a second try.
+  if (options.timeout !== undefined) parseTimeoutMs(options.timeout);
   const body = await buildSubmission({
     text: file === undefined ? undefined : file === "-" ? await readStdin(session) : await readText(file, "FILE"),
     source: file === "-" ? "stdin" : (file ?? ""),

@@ -13,7 +13,7 @@ export const watchJob = async (
   id: string,
   options: { timeout?: string | undefined },
 ): Promise<ExitCode> => {
-  const limit = options.timeout === undefined ? undefined : timeoutSignal(options.timeout);
+  const limit = options.timeout === undefined ? undefined : AbortSignal.timeout(parseTimeoutMs(options.timeout));
   const view = createProgressView(session.streams.stderr, session.output.isLive);
   let job: JobJson;
   try {
@@ -52,9 +52,10 @@ const endLine = (server: string, job: JobJson): string =>
     `${server}/api/v1/jobs/${job.id}${job.state === "completed" ? "/artifacts" : ""}`,
   ].join("  ");
 
-const timeoutSignal = (text: string): AbortSignal => {
+/** Throws a usage failure that says how a duration is written. */
+export const parseTimeoutMs = (text: string): number => {
   try {
-    return AbortSignal.timeout(parseDurationMs(text));
+    return parseDurationMs(text);
   } catch (error) {
     throw new CliFailure(exitCodes.usage, `--timeout: ${error instanceof Error ? error.message : String(error)}`);
   }
