@@ -24,7 +24,7 @@ export type HostVerdict = {
 type Free = { readonly cores: number; readonly memoryBytes: number; readonly scratchBytes: number };
 type Filter = { readonly name: string; readonly refuse: (need: Need, c: Candidate) => string | undefined };
 
-export const freeOf = ({ host, held }: Candidate): Free => ({
+const freeOf = ({ host, held }: Candidate): Free => ({
   cores: host.inventory.cores - sum(held, (a) => a.cores),
   memoryBytes: host.inventory.memoryBytes - sum(held, (a) => a.memoryBytes),
   scratchBytes: host.inventory.scratchBytes - sum(held, (a) => a.scratchBytes),
