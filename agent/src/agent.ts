@@ -53,6 +53,7 @@ export const startAgent = async (
     });
     const host = createHost();
     const cache = openCache(join(dir, "cache"), host.bootId);
+    const readHealth = createHealthReader(dir, inventory.gpus.length > 0 ? { nvidiaSmi: "nvidia-smi" } : {});
     const link = createLink({
       dir,
       name: config.name,
@@ -61,7 +62,7 @@ export const startAgent = async (
       ...(config.sessionAddress === undefined ? {} : { sessionAddress: config.sessionAddress }),
       ...(config.joinToken === undefined ? {} : { joinToken: config.joinToken }),
       inventory: () => inventory,
-      health: createHealthReader(dir, inventory.gpus.length > 0 ? { nvidiaSmi: "nvidia-smi" } : {}),
+      health: async () => ({ ...(await readHealth()), unacknowledgedEnds: 0, isDraining: false }),
       ...(more.pace ? { pace: more.pace } : {}),
       log: log.child({ part: "link" }),
     });

@@ -15,7 +15,7 @@ import {
   type VerdictAction,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Allocation, Input, Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
-import type { Timings } from "@renderplane/proto/kernel/limits.ts";
+import { type Timings, timingsOf } from "@renderplane/proto/kernel/limits.ts";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
 import { createHost } from "./machine/host.ts";
 import { createArtifacts } from "./work/artifacts.ts";
@@ -24,7 +24,7 @@ import type { ControlPlane, StageContext, StageEnd, StageKind } from "./work/con
 import { createSupervisor, type SupervisorOptions } from "./work/supervisor.ts";
 
 export const testTimings: Timings = {
-  heartbeatMs: 200,
+  ...timingsOf(200),
   leaseMs: 20_000,
   graceMs: 1_000,
   offerMs: 2_000,
@@ -53,6 +53,7 @@ export const testInventory: Inventory = {
   workingEncoders: [],
   stageKinds: [],
   providers: [],
+  tags: [],
 };
 
 export const testAllocation: Allocation = {
@@ -79,6 +80,7 @@ export const testOffer = (kind: string, more: Partial<Offer> = {}): Offer => {
     inputs: [],
     results: "{}",
     allocation: testAllocation,
+    trustedMs: 0,
     timeoutMs: 60_000,
     leaseMs: 20_000,
     ...more,
@@ -212,6 +214,8 @@ export const helloAck = (verdicts: { attemptId: string; fence: bigint; action: V
   leaseMs: 20_000,
   verdicts,
   serverMs: 0n,
+  protocol: 2,
+  addresses: [],
 });
 
 /** A stage of one process. */

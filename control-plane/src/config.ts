@@ -78,6 +78,43 @@ export const settings = {
     schema: z.coerce.number().int().min(1).max(1_000_000).default(100),
     help: "Jobs that may wait; one more is refused with 429.",
   },
+  maxRunningJobs: {
+    env: "RENDERPLANE_MAX_RUNNING_JOBS",
+    schema: z.coerce.number().int().min(1).max(1_000_000).default(7),
+    help: "Jobs that may be in work at once; more wait in the queue.",
+  },
+  maxRunningJobsPerUser: {
+    env: "RENDERPLANE_MAX_RUNNING_JOBS_PER_USER",
+    schema: z.coerce.number().int().min(1).max(1_000_000).default(1_000_000),
+    help: "The same for the jobs of one user.",
+  },
+  providerLimits: {
+    env: "RENDERPLANE_PROVIDER_LIMITS",
+    schema: z
+      .string()
+      .regex(/^([a-z0-9_.-]+=\d{1,6}(,[a-z0-9_.-]+=\d{1,6})*)?$/, "must be like tts.openai=4,media_api.pexels=2")
+      .default("")
+      .transform(
+        (text) =>
+          new Map(
+            text
+              .split(",")
+              .filter((pair) => pair !== "")
+              .map((pair) => [pair.slice(0, pair.indexOf("=")), Number(pair.slice(pair.indexOf("=") + 1))] as const),
+          ) as ReadonlyMap<string, number>,
+      ),
+    help: "Attempts that may use a provider at once, e.g. tts.openai=4,media_api.pexels=2; others have no limit.",
+  },
+  heartbeatMs: {
+    env: "RENDERPLANE_HEARTBEAT_SECONDS",
+    schema: z.coerce
+      .number()
+      .min(0.1)
+      .max(60)
+      .default(5)
+      .transform((seconds) => Math.round(seconds * 1000)),
+    help: "How often hosts report. Every window follows from it: suspect after 3, lease of 6, lost after 12 heartbeats.",
+  },
   costWarning: {
     env: "RENDERPLANE_COST_WARNING",
     schema: dollars(2.5),

@@ -3,9 +3,10 @@
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { defaultTimings, type Timings } from "@renderplane/proto/kernel/limits.ts";
+import { type Timings, timingsOf } from "@renderplane/proto/kernel/limits.ts";
 import { type Lifetime, stopAll } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
+import { ulid } from "ulid";
 import packageJson from "../package.json" with { type: "json" };
 import { createAddressSigner } from "./artifacts/address-signer.ts";
 import { openArtifactFolder } from "./artifacts/folder.ts";
@@ -42,7 +43,7 @@ const poolMax = 20;
 export const startControlPlane = async (
   config: Config,
   log: Logger,
-  timings: Timings = defaultTimings,
+  timings: Timings = timingsOf(config.heartbeatMs),
 ): Promise<ControlPlane> => {
   const started: Lifetime[] = [];
   const start = async (part: Lifetime) => {
@@ -103,9 +104,15 @@ const compose = async (
     authority,
     replica: config.replica,
     log,
+    newId: (prefix) => `${prefix}_${ulid()}`,
     settings: {
       queueDepth: config.queueDepth,
       costLimits: { warning: config.costWarning, critical: config.costCritical, halt: config.costHalt },
+      concurrency: {
+        jobs: config.maxRunningJobs,
+        jobsPerUser: config.maxRunningJobsPerUser,
+        attemptsPerProvider: config.providerLimits,
+      },
     },
   };
   await resumeReplica(context);

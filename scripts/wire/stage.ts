@@ -93,6 +93,8 @@ export const setStage = async (): Promise<Stage> => {
           gpus: [],
           agentRssBytes: 3n,
           loadAverage: 0,
+          unacknowledgedEnds: 0,
+          isDraining: false,
         }),
         supervisor,
         pace: fastPace,

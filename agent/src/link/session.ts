@@ -11,7 +11,7 @@ import type {
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { maxQueuedMessages, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
+import { maxQueuedMessages, oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
 import { boundedWriter } from "@renderplane/proto/kernel/process/bounded-writer.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
@@ -167,7 +167,7 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
         const value = {
           instanceId: parts.instanceId,
           agentVersion: parts.agentVersion,
-          protocolMin: protocolVersion,
+          protocolMin: oldestProtocol,
           protocolMax: protocolVersion,
           inventory: parts.inventory(),
           attempts: supervisor.held(),

@@ -10,7 +10,9 @@ import { createGpuReader, type GpuReading } from "./gpu.ts";
 /** A second reading needs some ticks of the kernel's clock (10 ms each) to say anything. */
 const oneShotMs = 100;
 
-export type HealthReader = () => Promise<Health>;
+/** What the host itself says; the rest of Health is the agent's own state. */
+export type HostHealth = Omit<Health, "unacknowledgedEnds" | "isDraining">;
+export type HealthReader = () => Promise<HostHealth>;
 
 /** `nvidiaSmi` undefined: GPUs are not asked (the inventory found none). */
 export const createHealthReader = (scratchDir: string, options: { readonly nvidiaSmi?: string } = {}): HealthReader => {
@@ -46,7 +48,7 @@ export const createHealthReader = (scratchDir: string, options: { readonly nvidi
 };
 
 /** One reading over a tenth of a second. */
-export const readHealth = async (scratchDir: string): Promise<Health> => {
+export const readHealth = async (scratchDir: string): Promise<HostHealth> => {
   const read = createHealthReader(scratchDir);
   await read();
   await new Promise((resolve) => setTimeout(resolve, oneShotMs));

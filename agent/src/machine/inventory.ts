@@ -19,6 +19,7 @@ export type InventoryConfig = {
   readonly providers: readonly string[];
   /** Default "nvidia-smi" from PATH. */
   readonly nvidiaSmiPath?: string;
+  readonly tags?: readonly string[];
 };
 
 /** Throws ConfigError when FFmpeg is missing or too old; everything else that is missing is simply not in the inventory. */
@@ -46,6 +47,7 @@ export const readInventory = async (config: InventoryConfig): Promise<Inventory>
     workingEncoders: [...new Set([...cpuEncoders, ...gpus.flatMap((gpu) => gpu.workingEncoders)])],
     stageKinds: [...config.stageKinds],
     providers: config.providers.filter((provider) => provider !== "tts.espeak" || canSpeak),
+    tags: [...(config.tags ?? [])],
   };
 };
 

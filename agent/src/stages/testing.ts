@@ -78,6 +78,7 @@ const testInventory = (over: Partial<Inventory>): Inventory => ({
   workingEncoders: ["libx264", "aac"],
   stageKinds: [],
   providers: [],
+  tags: [],
   ...over,
 });
 

@@ -68,7 +68,16 @@ const createControl = (offers: readonly Offer[]) => {
         for (const { attemptId } of verdicts) started.add(attemptId);
         send({
           type: "verdicts",
-          ack: { hostId: "h", epoch: 1n, heartbeatMs: 200, leaseMs: 20_000, verdicts, serverMs: 0n },
+          ack: {
+            hostId: "h",
+            epoch: 1n,
+            heartbeatMs: 200,
+            leaseMs: 20_000,
+            verdicts,
+            serverMs: 0n,
+            protocol: 2,
+            addresses: [],
+          },
         });
         offerMore();
       }

@@ -1,6 +1,7 @@
 // A pipeline is data: the stages of a kind of job, what they need, what they may cost, and what a request may say.
 // This file owns its schema, checks a request against it, and plans the stages of a job. Files are read elsewhere.
 import type { FieldError } from "@renderplane/proto/kernel/errors.ts";
+import { tagPattern } from "@renderplane/proto/kernel/limits.ts";
 import { type Micros, microsFromDollars, parseBytes, parseDurationMs } from "@renderplane/proto/kernel/units.ts";
 import { z } from "zod";
 import { fieldErrors } from "./field-errors.ts";
@@ -34,6 +35,10 @@ const stageSchema = z.strictObject({
   backoff: duration.default(5_000),
   estimated_cost: dollars,
   providers: z.array(z.string()).default([]),
+  /** Words that the host must all have. */
+  tags: z.array(z.string().regex(tagPattern)).default([]),
+  /** Two runs at once do harm: the agent stops it before its lease can be given away. */
+  exclusive: z.boolean().default(false),
   resources: z.strictObject({
     cores: z.number().min(0).max(1024),
     memory: bytes,
@@ -138,18 +143,15 @@ export type PlannedStage = {
   readonly openNeeds: number;
   readonly estimatedMicros: Micros;
   readonly spec: StageSpec;
+  /** Equal for stages that fit on the same hosts. */
+  readonly shape: string;
 };
 
 /** The stages of one job; everything they need is copied, so a changed pipeline never changes a running job. */
 export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStage[] => {
   const providers = neededProviders(pipeline, request);
-  return pipeline.stages.map((stage, position) => ({
-    name: stage.name,
-    kind: stage.kind,
-    position,
-    openNeeds: stage.needs.length,
-    estimatedMicros: stage.estimated_cost,
-    spec: {
+  return pipeline.stages.map((stage, position) => {
+    const spec: StageSpec = {
       needs: stage.needs,
       uploads: stage.uploads,
       params: stage.params as JsonObject,
@@ -160,6 +162,8 @@ export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStag
         ...stage.providers,
         ...providers.filter((rule) => rule.stage === stage.name).flatMap((rule) => rule.any),
       ],
+      tags: stage.tags,
+      exclusive: stage.exclusive,
       resources: {
         cores: stage.resources.cores,
         memoryBytes: stage.resources.memory,
@@ -167,9 +171,22 @@ export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStag
         gpu: stage.resources.gpu,
         gpuMemoryBytes: stage.resources.gpu_memory,
       },
-    },
-  }));
+    };
+    return {
+      name: stage.name,
+      kind: stage.kind,
+      position,
+      openNeeds: stage.needs.length,
+      estimatedMicros: stage.estimated_cost,
+      spec,
+      shape: shapeOf(stage.kind, spec),
+    };
+  });
 };
+
+/** Readable, so that a person sees in the table what waits: the words that the filters of placement read. */
+const shapeOf = (kind: string, { providers, tags, resources }: StageSpec): string =>
+  JSON.stringify([kind, providers, tags, Object.values(resources)]);
 
 /** Thousands of characters of the script beyond the first thousand (about a minute of speech). */
 const extraThousands = ({ script }: JsonObject): number =>

@@ -26,6 +26,12 @@ export type JobRow = {
   readonly channelId: string;
   readonly priority: number;
   readonly complexity: Complexity;
+  /** Its place in the queue, smallest first; see queue-order.ts. */
+  readonly rank: bigint;
+  /** Not begun before; null: at once. */
+  readonly notBefore: Date | null;
+  readonly deadlineAt: Date | null;
+  readonly onDeadline: "report" | "cancel";
   readonly state: JobState;
   readonly request: JsonObject;
   readonly estimatedMicros: Micros;
@@ -51,6 +57,10 @@ export type StageSpec = {
   readonly backoffMs: number;
   /** Names of providers of which the host must have one; empty: any host. */
   readonly providers: readonly string[];
+  /** Words that the host must all have (its own tags). Absent in stages planned before there were tags. */
+  readonly tags?: readonly string[];
+  /** Two runs at once do harm (a shared target, a licence): the agent stops before the lease can be given away. */
+  readonly exclusive?: boolean;
   readonly resources: ResourceNeed;
 };
 export type ResourceNeed = {
@@ -74,7 +84,12 @@ export type StageRow = {
   readonly attempts: number;
   readonly avoid: readonly { readonly hostId: string; readonly reason: string }[];
   readonly estimatedMicros: Micros;
-  readonly priority: number;
+  /** The job's. */
+  readonly rank: bigint;
+  readonly userId: string;
+  readonly pipeline: string;
+  /** Digest of what decides which hosts can take it. */
+  readonly shape: string;
   readonly queuedAt: Date;
   readonly runAt: Date;
   readonly waitingReason: JsonObject | null;
@@ -138,12 +153,19 @@ export type InventoryRecord = {
   readonly workingEncoders: readonly string[];
   readonly stageKinds: readonly string[];
   readonly providers: readonly string[];
+  /** Absent in the inventory of an agent that does not know tags. */
+  readonly tags?: readonly string[];
 };
 
+export type HostIntent = "open" | "cordoned" | "draining" | "maintenance" | "quarantined" | "revoked";
 export type HostRow = {
   readonly id: string;
   readonly name: string;
-  readonly intent: "open" | "cordoned" | "draining" | "quarantined" | "revoked";
+  readonly intent: HostIntent;
+  /** Why, in the words of who set it; "" when nobody said. */
+  readonly intentReason: string;
+  readonly drainUntil: Date | null;
+  readonly pool: string;
   readonly grade: "good" | "degraded" | "bad";
   readonly inventory: InventoryRecord;
   readonly instanceId: string;
@@ -153,6 +175,8 @@ export type HostRow = {
   readonly replica: string | null;
   readonly health: JsonObject;
   readonly lastSeenAt: Date | null;
+  /** Since lastSeenAt, by the database's clock; null when it was never seen. */
+  readonly silentMs: number | null;
   readonly createdAt: Date;
 };
 

@@ -63,6 +63,7 @@ export const inventoryRecord = (inventory: Inventory | undefined): InventoryReco
     workingEncoders: texts(inventory.workingEncoders, "/inventory/working_encoders"),
     stageKinds: texts(inventory.stageKinds, "/inventory/stage_kinds"),
     providers: texts(inventory.providers, "/inventory/providers"),
+    tags: texts(inventory.tags, "/inventory/tags"),
   };
 };
 
@@ -120,6 +121,7 @@ export const offerMessage = (offer: OfferRecord, leaseMs: number): Offer => ({
   },
   timeoutMs: offer.timeoutMs,
   leaseMs,
+  trustedMs: offer.trustedMs,
 });
 
 export const healthRecord = (health: Health): JsonObject => ({

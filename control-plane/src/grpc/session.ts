@@ -5,7 +5,7 @@ import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { Metadata } from "@grpc/grpc-js";
 import type { Hello, SessionRequest, SessionResponse } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { maxQueuedMessages, type Timings } from "@renderplane/proto/kernel/limits.ts";
+import { maxQueuedMessages, protocolVersion, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import { boundedWriter } from "@renderplane/proto/kernel/process/bounded-writer.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { cleanText, healthRecord, heldRecords, inventoryRecord, verdictMessage } from "./convert.ts";
@@ -129,6 +129,8 @@ export const serveSession = (call: SessionCall, hall: SessionHall): void => {
         leaseMs,
         verdicts: verdicts.map(verdictMessage),
         serverMs: BigInt(Date.now()),
+        protocol: Math.min(protocolVersion, hello.protocolMax),
+        addresses: [],
       },
     });
     log.info({ agentVersion: cleanText(hello.agentVersion), held: hello.attempts.length }, "session opened");

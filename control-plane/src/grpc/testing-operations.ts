@@ -2,7 +2,7 @@
 // every call, and can be away like a database. It is no second implementation: what a rule decides is tested with the real ones.
 
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { protocolVersion } from "@renderplane/proto/kernel/limits.ts";
+import { oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
 import type { Authority } from "../identity/authority.ts";
 import { isSecret, makeJoinToken, parseJoinToken } from "../identity/join-token.ts";
 import type { OfferRecord } from "../operations/take-offers.ts";
@@ -94,7 +94,7 @@ export const createFakeOperations = (authority: Authority): FakeOperations => {
       const host = hostOf(hostId);
       if (host.serials.get(serial) !== "valid")
         throw new RenderplaneError("certificate_refused", "this certificate has been revoked; enrol the host again");
-      if (protocolMin > protocolVersion || protocolMax < protocolVersion)
+      if (protocolMin > protocolVersion || protocolMax < oldestProtocol)
         throw new RenderplaneError("protocol_unsupported", `protocol ${protocolVersion} is needed`);
       host.epoch += 1n;
       return {
@@ -168,6 +168,7 @@ export const offer = (more: Partial<OfferRecord> = {}): OfferRecord => ({
   params: {},
   request: {},
   inputs: [],
+  trustedMs: 0,
   results: {},
   allocation: { cores: 1, memoryBytes: 1, scratchBytes: 1, gpuUuid: "", gpuMemoryBytes: 0, encoderSessions: 0 },
   timeoutMs: 1000,

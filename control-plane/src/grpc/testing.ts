@@ -13,7 +13,7 @@ import {
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import { codeKey } from "@renderplane/proto/kernel/error-metadata.ts";
-import { defaultTimings, protocolVersion, type Timings } from "@renderplane/proto/kernel/limits.ts";
+import { defaultTimings, oldestProtocol, protocolVersion, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Authority, openAuthority } from "../identity/authority.ts";
 import { makeRequest } from "../identity/testing.ts";
@@ -91,6 +91,7 @@ export const inventory: Inventory = {
   workingEncoders: ["libx264"],
   stageKinds: ["noop"],
   providers: [],
+  tags: [],
 };
 
 /** The code of the table that a failed call carried, with its status number. */
@@ -154,7 +155,7 @@ export const hello = (more: Partial<Extract<SessionRequest["message"], { $case: 
   value: {
     instanceId: "i",
     agentVersion: "0.1.0",
-    protocolMin: protocolVersion,
+    protocolMin: oldestProtocol,
     protocolMax: protocolVersion,
     inventory,
     attempts: [],

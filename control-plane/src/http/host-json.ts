@@ -19,7 +19,7 @@ export const hostSchema = z
   .strictObject({
     id: z.string(),
     name: z.string(),
-    intent: z.enum(["open", "cordoned", "draining", "quarantined", "revoked"]),
+    intent: z.enum(["open", "cordoned", "draining", "maintenance", "quarantined", "revoked"]),
     presence: z.enum(["online", "offline"]),
     grade: z.enum(["good", "degraded", "bad"]),
     agent_version: z.string(),

@@ -20,8 +20,26 @@ export type Context = {
   readonly artifacts: ArtifactStore;
   readonly signer: AddressSigner;
   readonly authority: Authority;
-  /** Name of this replica; sessions that it left open when it was killed are found by it. */
+  /** Id of this replica: its name and a suffix of this start. */
   readonly replica: string;
   readonly log: Logger;
-  readonly settings: { readonly queueDepth: number; readonly costLimits: CostLimits };
+  /** A new id: the prefix ("v", "a", "h"), "_" and a ULID. A simulation brings its own, so that a seed replays. */
+  readonly newId: (prefix: string) => string;
+  readonly settings: Settings;
+};
+
+export type Settings = {
+  readonly queueDepth: number;
+  readonly costLimits: CostLimits;
+  readonly concurrency: ConcurrencyLimits;
+};
+
+/** How much may run at once; a stage over a limit waits, and `explain` names the limit. */
+export type ConcurrencyLimits = {
+  /** Jobs that have begun and not ended. */
+  readonly jobs: number;
+  /** The same of one user. */
+  readonly jobsPerUser: number;
+  /** Live attempts that use a provider, by provider, e.g. "tts.openai". A provider that is not named has no limit. */
+  readonly attemptsPerProvider: ReadonlyMap<string, number>;
 };

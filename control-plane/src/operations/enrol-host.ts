@@ -1,7 +1,6 @@
 // Turns a join token and a CSR into a host with a certificate. Token use, host and certificate are one transaction.
 // A repeat with the same key within ten minutes answers the same certificate: a lost answer must not burn a token.
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { ulid } from "ulid";
 import type { InventoryRecord } from "../domain/records.ts";
 import { isSecret, parseJoinToken } from "../identity/join-token.ts";
 import type { Tx } from "../store/database.ts";
@@ -26,7 +25,7 @@ export const enrolHost = async (
       "invalid_request",
       `name must be 1 to 63 of a-z, 0-9, dot and dash, got ${JSON.stringify(r.name.slice(0, 80))}; set RENDERPLANE_AGENT_NAME`,
     );
-  const hostId = `h_${ulid()}`;
+  const hostId = ctx.newId("h");
   const enrolled = await ctx.db.transaction(async (tx) => {
     const facts = await checkSecret(tx, token.id, token.secret);
     // Signing first tells the key, which tells a repeat from a second host; an unused certificate is never stored.

@@ -1,7 +1,7 @@
 // A host opens its stream: a new epoch, and a verdict for every attempt that it still holds. What the database has as running
 // there and the host does not hold is lost now, without waiting for the lease: the host itself said so.
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { protocolVersion } from "@renderplane/proto/kernel/limits.ts";
+import { oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
 import { type Held, type HeldVerdict, judgeHeld } from "../domain/lease.ts";
 import type { AttemptRow, InventoryRecord } from "../domain/records.ts";
 import { liveAttemptsOf, readAttempts, renewAttempts } from "../store/attempts.ts";
@@ -28,10 +28,10 @@ export const openSession = async (
   ctx: Context,
   r: SessionRequest,
 ): Promise<{ epoch: bigint; verdicts: HeldVerdict[] }> => {
-  if (r.protocolMin > protocolVersion || r.protocolMax < protocolVersion)
+  if (r.protocolMin > protocolVersion || r.protocolMax < oldestProtocol)
     throw new RenderplaneError(
       "protocol_unsupported",
-      `the agent speaks protocol ${r.protocolMin} to ${r.protocolMax}, this control plane speaks ${protocolVersion}; upgrade the older one`,
+      `the agent speaks protocol ${r.protocolMin} to ${r.protocolMax}, this control plane speaks ${oldestProtocol} to ${protocolVersion}; upgrade the older one`,
     );
   const session = await ctx.db.transaction(async (tx) => {
     const refusal = await certificateRefusal(tx, r.serial, r.hostId);

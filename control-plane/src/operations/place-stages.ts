@@ -1,7 +1,6 @@
 // Takes the head of the queue and gives it to hosts: attempts, leases, holds and events of the whole batch in one transaction.
 // Safe on two replicas at once: jobs that another one holds are passed over, and the hosts' rows are held while room is given.
 import { type FailureClass, factsOf } from "@renderplane/proto/kernel/failure.ts";
-import { ulid } from "ulid";
 import { admitHold } from "../domain/budget.ts";
 import { type Candidate, type HostVerdict, place } from "../domain/placement.ts";
 import type { AllocationRecord, FailureRecord, JobRow, JsonObject, StageRow } from "../domain/records.ts";
@@ -11,7 +10,7 @@ import { appendEvents } from "../store/events.ts";
 import { liveAllocations, lockHosts } from "../store/hosts.ts";
 import { lockFreeJobs, markJobFailure, moveJobMoney } from "../store/jobs.ts";
 import { appendLedger } from "../store/ledger.ts";
-import { lockReadyStages, markOffered, moveStage, noteWaiting, readyHead, type StageShape } from "../store/stages.ts";
+import { lockReadyStages, markOffered, moveStage, noteWaiting, readyHead } from "../store/stages.ts";
 import { advanceJob } from "./advance-job.ts";
 import type { Context } from "./context.ts";
 
@@ -19,15 +18,15 @@ import type { Context } from "./context.ts";
 const batchSize = 200;
 
 export const placeStages = async (ctx: Context): Promise<void> => {
-  const refused = new Map<string, StageShape>();
+  const refused = new Set<string>();
   for (;;) {
-    const head = await readyHead(ctx.db.direct, batchSize, [...refused.values()]);
+    const head = await readyHead(ctx.db.direct, batchSize, [...refused]);
     if (head.length === 0) return;
     const before = refused.size;
     const placed = await placeBatch(ctx, head);
     for (const hostId of placed.hostIds) ctx.bus.ring(`host:${hostId}`);
     ctx.bus.ring("events");
-    for (const shape of placed.refused) refused.set(JSON.stringify(shape), shape);
+    for (const shape of placed.refused) refused.add(shape);
     // Neither: other replicas hold these jobs, and the next turn looks again.
     if (head.length < batchSize || (placed.moved === 0 && refused.size === before)) return;
   }
@@ -45,7 +44,7 @@ const placeBatch = (ctx: Context, head: readonly { readonly id: bigint; readonly
     const candidates = await readCandidates(tx);
     let offers: { readonly attempt: NewAttempt; readonly stage: StageRow; readonly host: string }[] = [];
     const waiting: { id: bigint; reason: JsonObject }[] = [];
-    const refused: StageShape[] = [];
+    const refused: string[] = [];
     const hostIds = new Set<string>();
     let halted = 0;
     for (const stage of stages) {
@@ -69,8 +68,7 @@ const placeBatch = (ctx: Context, head: readonly { readonly id: bigint; readonly
       const chosen = choice && candidates.find((c) => c.host.id === choice.hostId);
       if (!choice || !chosen) {
         waiting.push({ id: stage.id, reason: waitingReason(verdicts) });
-        const { providers, resources } = stage.spec;
-        refused.push({ kind: stage.kind, providers, resources });
+        refused.push(stage.shape);
         continue;
       }
       chosen.held.push(choice.allocation);
@@ -79,7 +77,7 @@ const placeBatch = (ctx: Context, head: readonly { readonly id: bigint; readonly
         stage,
         host: chosen.host.name,
         attempt: {
-          id: `a_${ulid()}`,
+          id: ctx.newId("a"),
           stageId: stage.id,
           jobId: job.id,
           hostId: choice.hostId,

@@ -3,10 +3,10 @@
 import { createHash } from "node:crypto";
 import { type FieldError, RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { type Micros, microsFromDollars } from "@renderplane/proto/kernel/units.ts";
-import { ulid } from "ulid";
 import { z } from "zod";
 import { fieldErrors } from "../domain/field-errors.ts";
 import { checkRequest, estimateMicros, neededProviders, type Pipeline, planStages } from "../domain/pipeline.ts";
+import { rankOf } from "../domain/queue-order.ts";
 import type { Complexity, JsonObject } from "../domain/records.ts";
 import type { Tx } from "../store/database.ts";
 import { appendEvents } from "../store/events.ts";
@@ -93,9 +93,10 @@ export const submitJob = async (ctx: Context, submission: Submission): Promise<S
   if (!pipeline) throw new RenderplaneError("unknown_pipeline", `pipeline ${submission.pipeline} does not exist`);
   checkUploads(pipeline, submission);
   const fingerprint = fingerprintOf(submission);
-  const id = `v_${ulid()}`;
+  const id = ctx.newId("v");
   const estimatedMicros = estimateMicros(pipeline, submission.complexity);
   const stages = planStages(pipeline, submission.request);
+  const rank = rankOf({ ...submission, baseMs: Date.now() });
   const written = await ctx.db.transaction(async (tx) => {
     const known = await replay(ctx, tx, submission, fingerprint);
     if (known) return known;
@@ -118,13 +119,17 @@ export const submitJob = async (ctx: Context, submission: Submission): Promise<S
       channelId: submission.channelId,
       priority: submission.priority,
       complexity: submission.complexity,
+      rank,
+      notBefore: null,
+      deadlineAt: null,
+      onDeadline: "report",
       request: submission.request,
       estimatedMicros,
       haltMicros: submission.haltMicros ?? ctx.settings.costLimits.halt,
     });
     if (!isNew) throw await externalIdTaken(tx, submission.externalId ?? "");
     if (submission.idempotencyKey !== undefined) await insertKey(tx, submission.idempotencyKey, fingerprint, id);
-    await insertStages(tx, id, submission.priority, stages);
+    await insertStages(tx, { id, rank, userId: submission.userId, pipeline: pipeline.name, notBefore: null }, stages);
     await recordArtifacts(tx, submission.uploads);
     await insertFiles(tx, id, "", 0n, submission.uploads);
     const position = await queuePosition(tx, id);

@@ -31,6 +31,8 @@ export type OfferRecord = {
   readonly results: JsonObject;
   readonly allocation: AllocationRecord;
   readonly timeoutMs: number;
+  /** How long the host may go on after its last acknowledged heartbeat; 0: until the lease may be given away. */
+  readonly trustedMs: number;
 };
 
 /** Throws `superseded` when the epoch is old. Marks what it answers as sent under this epoch. */
@@ -71,6 +73,7 @@ const complete = async (ctx: Context, tx: Tx, row: OfferRow): Promise<OfferRecor
     results: Object.fromEntries(stages.filter((s) => row.spec.needs.includes(s.name)).map((s) => [s.name, s.result])),
     allocation: row.allocation,
     timeoutMs: row.spec.timeoutMs,
+    trustedMs: row.spec.exclusive ? 0 : ctx.timings.orphanMs,
   };
 };
 

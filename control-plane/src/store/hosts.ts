@@ -2,8 +2,9 @@
 import type { AllocationRecord, HostRow, InventoryRecord, JsonObject } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
-const columns = `id, name, intent, grade, inventory, instance_id as "instanceId", agent_version as "agentVersion", epoch, replica,
-  health, last_seen_at as "lastSeenAt", created_at as "createdAt"`;
+const columns = `id, name, intent, intent_reason as "intentReason", drain_until as "drainUntil", pool, grade, inventory, instance_id as "instanceId", agent_version as "agentVersion", epoch, replica,
+  health, last_seen_at as "lastSeenAt",
+  (extract(epoch from clock_timestamp() - last_seen_at) * 1000)::float8 as "silentMs", created_at as "createdAt"`;
 
 /** False: the name is taken. */
 export const insertHost = async (

@@ -5,7 +5,8 @@ import type { Complexity, FailureRecord, JobRow, JsonObject } from "../domain/re
 import type { Tx } from "./database.ts";
 
 const columns = `id, external_id as "externalId", pipeline, pipeline_version as "pipelineVersion", user_id as "userId",
-  channel_id as "channelId", priority, complexity, state, request, estimated_micros as "estimatedMicros",
+  channel_id as "channelId", priority, complexity, rank, not_before as "notBefore", deadline_at as "deadlineAt",
+  on_deadline as "onDeadline", state, request, estimated_micros as "estimatedMicros",
   held_micros as "heldMicros", spent_micros as "spentMicros", halt_micros as "haltMicros",
   cancel_requested_at as "cancelRequestedAt", failure, result, created_at as "createdAt", started_at as "startedAt",
   ended_at as "endedAt"`;
@@ -19,6 +20,10 @@ export type NewJob = {
   readonly channelId: string;
   readonly priority: number;
   readonly complexity: Complexity;
+  readonly rank: bigint;
+  readonly notBefore: Date | null;
+  readonly deadlineAt: Date | null;
+  readonly onDeadline: "report" | "cancel";
   readonly request: JsonObject;
   readonly estimatedMicros: Micros;
   readonly haltMicros: Micros;
@@ -27,8 +32,9 @@ export type NewJob = {
 /** False: another job has its external id. */
 export const insertJob = async (tx: Tx, job: NewJob): Promise<boolean> => {
   const { rowCount } = await tx.query(
-    `insert into jobs (id, external_id, pipeline, pipeline_version, user_id, channel_id, priority, complexity, request, estimated_micros, halt_micros)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict (external_id) do nothing`,
+    `insert into jobs (id, external_id, pipeline, pipeline_version, user_id, channel_id, priority, complexity, request, estimated_micros, halt_micros,
+                       rank, not_before, deadline_at, on_deadline)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (external_id) do nothing`,
     [
       job.id,
       job.externalId,
@@ -41,6 +47,10 @@ export const insertJob = async (tx: Tx, job: NewJob): Promise<boolean> => {
       JSON.stringify(job.request),
       job.estimatedMicros,
       job.haltMicros,
+      job.rank,
+      job.notBefore,
+      job.deadlineAt,
+      job.onDeadline,
     ],
   );
   return rowCount > 0;
@@ -116,7 +126,7 @@ export const queuePosition = async (tx: Tx, id: string): Promise<number> =>
     await tx.query<{ position: number }>(
       `select case when j.state <> 'queued' then -1 else
          1 + (select count(*) from jobs o where o.state = 'queued'
-              and (o.priority > j.priority or (o.priority = j.priority and (o.created_at, o.id) < (j.created_at, j.id)))) end::int as position
+              and (o.rank, o.id) < (j.rank, j.id)) end::int as position
        from jobs j where j.id = $1`,
       [id],
     )

@@ -2,27 +2,37 @@
 // answers whether a row moved: zero rows means that somebody moved first.
 import { next, type StageEvent, type StageState, sourcesOf } from "@renderplane/proto/kernel/stage-state.ts";
 import type { PlannedStage } from "../domain/pipeline.ts";
-import type { FailureRecord, JsonObject, ResourceNeed, StageRow } from "../domain/records.ts";
+import type { FailureRecord, JsonObject, StageRow } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
 const columns = `id, job_id as "jobId", position, name, kind, state, spec, open_needs as "openNeeds", tries, attempts, avoid,
-  estimated_micros as "estimatedMicros", priority, queued_at as "queuedAt", run_at as "runAt",
+  estimated_micros as "estimatedMicros", rank, user_id as "userId", pipeline, shape, queued_at as "queuedAt", run_at as "runAt",
   waiting_reason as "waitingReason", output_fence as "outputFence", result, failure, started_at as "startedAt",
   ended_at as "endedAt"`;
 
-export const insertStages = async (
-  tx: Tx,
-  jobId: string,
-  priority: number,
-  stages: readonly PlannedStage[],
-): Promise<void> => {
+export type JobOfStages = {
+  readonly id: string;
+  readonly rank: bigint;
+  readonly userId: string;
+  readonly pipeline: string;
+  /** Stages that need nothing wait until then; null: they are ready. */
+  readonly notBefore: Date | null;
+};
+
+export const insertStages = async (tx: Tx, job: JobOfStages, stages: readonly PlannedStage[]): Promise<void> => {
   await tx.query(
-    `insert into stages (job_id, position, name, kind, state, spec, open_needs, estimated_micros, priority)
-     select $1, s.position, s.name, s.kind, case when s.open_needs = 0 then 'ready' else 'pending' end, s.spec, s.open_needs, s.estimated_micros, $2
-     from jsonb_to_recordset($3::jsonb) as s(position int, name text, kind text, spec jsonb, open_needs int, estimated_micros bigint)`,
+    `insert into stages (job_id, position, name, kind, state, spec, open_needs, estimated_micros, rank, user_id, pipeline, run_at, shape)
+     select $1, s.position, s.name, s.kind,
+            case when s.open_needs > 0 then 'pending' when $5::timestamptz > clock_timestamp() then 'waiting' else 'ready' end,
+            s.spec, s.open_needs, s.estimated_micros, $2, $3, $4, coalesce($5, clock_timestamp()), s.shape
+     from jsonb_to_recordset($6::jsonb)
+       as s(position int, name text, kind text, spec jsonb, open_needs int, estimated_micros bigint, shape text)`,
     [
-      jobId,
-      priority,
+      job.id,
+      job.rank,
+      job.userId,
+      job.pipeline,
+      job.notBefore,
       JSON.stringify(
         stages.map((s) => ({
           position: s.position,
@@ -31,6 +41,7 @@ export const insertStages = async (
           spec: s.spec,
           open_needs: s.openNeeds,
           estimated_micros: String(s.estimatedMicros),
+          shape: s.shape,
         })),
       ),
     ],
@@ -43,13 +54,6 @@ export const listStages = async (tx: Tx, jobId: string): Promise<StageRow[]> =>
 export const lockStage = async (tx: Tx, id: bigint): Promise<StageRow | undefined> =>
   (await tx.query<StageRow>(`select ${columns} from stages where id = $1 for no key update`, [id])).rows[0];
 
-/** What decides whether a host can take a stage; two stages with the same shape fit on the same hosts. */
-export type StageShape = {
-  readonly kind: string;
-  readonly providers: readonly string[];
-  readonly resources: ResourceNeed;
-};
-
 /**
  * The head of the queue, without locks: jobs are locked first, then these rows again by lockReadyStages. Shapes that fitted
  * nowhere a moment ago are passed over, or enough of them in front would keep everything behind them from free hosts.
@@ -57,21 +61,20 @@ export type StageShape = {
 export const readyHead = async (
   tx: Tx,
   limit: number,
-  except: readonly StageShape[],
+  exceptShapes: readonly string[],
 ): Promise<{ id: bigint; jobId: string }[]> =>
   (
     await tx.query<{ id: bigint; jobId: string }>(
       `select id, job_id as "jobId" from stages where state = 'ready' and run_at <= clock_timestamp()
-         and jsonb_build_object('kind', kind, 'providers', spec -> 'providers', 'resources', spec -> 'resources') <> all($2::jsonb[])
-       order by priority desc, queued_at, id limit $1`,
-      [limit, except.map((shape) => JSON.stringify(shape))],
+         and shape <> all($2::text[]) order by rank, id limit $1`,
+      [limit, exceptShapes],
     )
   ).rows;
 
 export const lockReadyStages = async (tx: Tx, ids: readonly bigint[]): Promise<StageRow[]> =>
   (
     await tx.query<StageRow>(
-      `select ${columns} from stages where id = any($1::bigint[]) and state = 'ready' order by priority desc, queued_at, id for no key update`,
+      `select ${columns} from stages where id = any($1::bigint[]) and state = 'ready' order by rank, id for no key update`,
       [ids],
     )
   ).rows;

@@ -122,12 +122,12 @@ test("stages that fit nowhere do not keep those behind them from free hosts", as
   const stuck = await engine.submit({ pipeline: "wide" });
   // 450 of a kind that no host can run, all ahead of it: more than two whole batches.
   await engine.sql(
-    `insert into jobs (id, pipeline, pipeline_version, user_id, channel_id, request, estimated_micros, halt_micros)
-     select 'v_' || lpad(n::text, 26, '0'), 'wide', 1, 'u', 'c', '{}', 0, 3000000 from generate_series(1, 450) n`,
+    `insert into jobs (id, pipeline, pipeline_version, user_id, channel_id, request, estimated_micros, halt_micros, rank)
+     select 'v_' || lpad(n::text, 26, '0'), 'wide', 1, 'u', 'c', '{}', 0, 3000000, 0 from generate_series(1, 450) n`,
   );
   await engine.sql(
-    `insert into stages (job_id, position, name, kind, state, spec, open_needs, estimated_micros, priority)
-     select 'v_' || lpad(n::text, 26, '0'), 0, 'special', 'special', 'ready', s.spec, 0, 0, 9
+    `insert into stages (job_id, position, name, kind, state, spec, open_needs, estimated_micros, rank, user_id, pipeline, shape)
+     select 'v_' || lpad(n::text, 26, '0'), 0, 'special', 'special', 'ready', s.spec, 0, 0, 0, 'u', 'wide', s.shape
      from stages s, generate_series(1, 450) n where s.job_id = $1 and s.name = 'special'`,
     [stuck],
   );

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaultTimings, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
+import { ulid } from "ulid";
 import { createAddressSigner } from "../artifacts/address-signer.ts";
 import { openArtifactFolder } from "../artifacts/folder.ts";
 import { createMemoryBus } from "../bus/memory.ts";
@@ -93,9 +94,11 @@ export const openEngine = async (
     authority: (await openAuthority(undefined)).authority,
     replica: "main",
     log: silentLogger(),
+    newId: (prefix) => `${prefix}_${ulid()}`,
     settings: {
       queueDepth: 100,
       costLimits: { warning: 2_500_000n, critical: 2_800_000n, halt: 3_000_000n },
+      concurrency: { jobs: 10_000, jobsPerUser: 10_000, attemptsPerProvider: new Map() },
       ...options.settings,
     },
   };

@@ -75,6 +75,8 @@ export const Refusal = {
   REFUSAL_DISK_LOW: 4,
   REFUSAL_SPEC_INVALID: 5,
   REFUSAL_ALREADY_HELD: 6,
+  /** REFUSAL_JOURNAL_FULL - Its journal holds so many results that were not acknowledged that it takes no more work. */
+  REFUSAL_JOURNAL_FULL: 7,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -88,6 +90,7 @@ export namespace Refusal {
   export type REFUSAL_DISK_LOW = typeof Refusal.REFUSAL_DISK_LOW;
   export type REFUSAL_SPEC_INVALID = typeof Refusal.REFUSAL_SPEC_INVALID;
   export type REFUSAL_ALREADY_HELD = typeof Refusal.REFUSAL_ALREADY_HELD;
+  export type REFUSAL_JOURNAL_FULL = typeof Refusal.REFUSAL_JOURNAL_FULL;
   export type UNRECOGNIZED = typeof Refusal.UNRECOGNIZED;
 }
 
@@ -97,6 +100,8 @@ export const StopReason = {
   STOP_REASON_CANCELLED: 1,
   /** STOP_REASON_LEASE_LOST - The lease is somebody else's: end the process group, discard, do not complete. */
   STOP_REASON_LEASE_LOST: 2,
+  /** STOP_REASON_GIVE_BACK - The host is being drained and its time is up: end the process group and complete as interrupted. */
+  STOP_REASON_GIVE_BACK: 3,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -106,6 +111,7 @@ export namespace StopReason {
   export type STOP_REASON_UNSPECIFIED = typeof StopReason.STOP_REASON_UNSPECIFIED;
   export type STOP_REASON_CANCELLED = typeof StopReason.STOP_REASON_CANCELLED;
   export type STOP_REASON_LEASE_LOST = typeof StopReason.STOP_REASON_LEASE_LOST;
+  export type STOP_REASON_GIVE_BACK = typeof StopReason.STOP_REASON_GIVE_BACK;
   export type UNRECOGNIZED = typeof StopReason.UNRECOGNIZED;
 }
 
@@ -163,6 +169,9 @@ export interface SessionRequest {
     | { $case: "heartbeat"; value: Heartbeat }
     | { $case: "progress"; value: Progress }
     | { $case: "goodbye"; value: Goodbye }
+    | //
+    /** From protocol 2 on. */
+    { $case: "batch"; value: RequestBatch }
     | undefined;
 }
 
@@ -173,7 +182,30 @@ export interface SessionResponse {
     | { $case: "start"; value: Start }
     | { $case: "stop"; value: Stop }
     | { $case: "heartbeatAck"; value: HeartbeatAck }
+    | //
+    /** From protocol 2 on. */
+    { $case: "move"; value: Move }
+    | //
+    /** From protocol 2 on. */
+    { $case: "batch"; value: ResponseBatch }
     | undefined;
+}
+
+/** Several messages in their order. A batch inside a batch is ignored. */
+export interface RequestBatch {
+  messages: SessionRequest[];
+}
+
+export interface ResponseBatch {
+  messages: SessionResponse[];
+}
+
+/** Go to another replica: this one stops, or has more than its share. Work goes on; nothing is lost by it. */
+export interface Move {
+  /** host:port to prefer; "" means any other than this one. */
+  address: string;
+  /** Leave after a random part of this. */
+  withinMs: number;
 }
 
 /** The first message of a stream. What the agent still holds is reconciled attempt by attempt. */
@@ -202,6 +234,10 @@ export interface HelloAck {
   verdicts: Verdict[];
   /** The clock of the control plane, for display only. */
   serverMs: bigint;
+  /** The protocol of this session: the highest that both sides speak. 0 means 1. */
+  protocol: number;
+  /** host:port of the replicas that are up, this one first. An agent that loses this one tries the others. */
+  addresses: string[];
 }
 
 export interface Verdict {
@@ -228,6 +264,8 @@ export interface Offer {
   allocation: Allocation | undefined;
   timeoutMs: number;
   leaseMs: number;
+  /** How long the attempt may go on after the last heartbeat that was acknowledged. 0: until the lease may be given away. */
+  trustedMs: number;
 }
 
 export interface OfferAnswer {
@@ -266,6 +304,10 @@ export interface Health {
   gpus: GpuHealth[];
   agentRssBytes: bigint;
   loadAverage: number;
+  /** Ends in the journal that were not acknowledged yet. */
+  unacknowledgedEnds: number;
+  /** The agent takes no offers: it is stopping, or was told so on the host. */
+  isDraining: boolean;
 }
 
 export interface GpuHealth {
@@ -319,6 +361,23 @@ export interface CompleteRequest {
 export interface CompleteResponse {
   /** False when the fence was stale: the outputs do not count. The agent forgets the attempt either way. */
   applied: boolean;
+}
+
+export interface CompleteManyRequest {
+  /** At most 100. */
+  ends: CompleteRequest[];
+}
+
+export interface CompleteManyResponse {
+  /** One for each end, in their order. */
+  results: CompleteResult[];
+}
+
+export interface CompleteResult {
+  applied: boolean;
+  /** A code of proto/kernel/errors.ts when this end could not be taken; "" when it was. It is sent again unless it is malformed. */
+  errorCode: string;
+  errorMessage: string;
 }
 
 export interface PlaceOutputsRequest {
@@ -620,6 +679,9 @@ export const SessionRequest: MessageFns<SessionRequest> = {
       case "goodbye":
         Goodbye.encode(message.message.value, writer.uint32(42).fork()).join();
         break;
+      case "batch":
+        RequestBatch.encode(message.message.value, writer.uint32(50).fork()).join();
+        break;
     }
     return writer;
   },
@@ -677,6 +739,14 @@ export const SessionRequest: MessageFns<SessionRequest> = {
             message.message = { $case: "goodbye", value: Goodbye.decode(reader, reader.uint32()) };
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.message = { $case: "batch", value: RequestBatch.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -711,6 +781,12 @@ export const SessionResponse: MessageFns<SessionResponse> = {
         break;
       case "heartbeatAck":
         HeartbeatAck.encode(message.message.value, writer.uint32(42).fork()).join();
+        break;
+      case "move":
+        Move.encode(message.message.value, writer.uint32(50).fork()).join();
+        break;
+      case "batch":
+        ResponseBatch.encode(message.message.value, writer.uint32(58).fork()).join();
         break;
     }
     return writer;
@@ -767,6 +843,171 @@ export const SessionResponse: MessageFns<SessionResponse> = {
             }
 
             message.message = { $case: "heartbeatAck", value: HeartbeatAck.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.message = { $case: "move", value: Move.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.message = { $case: "batch", value: ResponseBatch.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRequestBatch(): RequestBatch {
+  return { messages: [] };
+}
+
+export const RequestBatch: MessageFns<RequestBatch> = {
+  encode(message: RequestBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.messages) {
+      SessionRequest.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RequestBatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRequestBatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.messages.push(SessionRequest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseResponseBatch(): ResponseBatch {
+  return { messages: [] };
+}
+
+export const ResponseBatch: MessageFns<ResponseBatch> = {
+  encode(message: ResponseBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.messages) {
+      SessionResponse.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResponseBatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResponseBatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.messages.push(SessionResponse.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMove(): Move {
+  return { address: "", withinMs: 0 };
+}
+
+export const Move: MessageFns<Move> = {
+  encode(message: Move, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.withinMs !== 0) {
+      writer.uint32(16).int32(message.withinMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Move {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMove();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.withinMs = reader.int32();
             continue;
           }
         }
@@ -955,7 +1196,7 @@ export const HeldAttempt: MessageFns<HeldAttempt> = {
 };
 
 function createBaseHelloAck(): HelloAck {
-  return { hostId: "", epoch: 0n, heartbeatMs: 0, leaseMs: 0, verdicts: [], serverMs: 0n };
+  return { hostId: "", epoch: 0n, heartbeatMs: 0, leaseMs: 0, verdicts: [], serverMs: 0n, protocol: 0, addresses: [] };
 }
 
 export const HelloAck: MessageFns<HelloAck> = {
@@ -983,6 +1224,12 @@ export const HelloAck: MessageFns<HelloAck> = {
         throw new globalThis.Error("value provided for field message.serverMs of type int64 too large");
       }
       writer.uint32(48).int64(message.serverMs);
+    }
+    if (message.protocol !== 0) {
+      writer.uint32(56).int32(message.protocol);
+    }
+    for (const v of message.addresses) {
+      writer.uint32(66).string(v!);
     }
     return writer;
   },
@@ -1046,6 +1293,22 @@ export const HelloAck: MessageFns<HelloAck> = {
             }
 
             message.serverMs = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.protocol = reader.int32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
             continue;
           }
         }
@@ -1147,6 +1410,7 @@ function createBaseOffer(): Offer {
     allocation: undefined,
     timeoutMs: 0,
     leaseMs: 0,
+    trustedMs: 0,
   };
 }
 
@@ -1193,6 +1457,9 @@ export const Offer: MessageFns<Offer> = {
     }
     if (message.leaseMs !== 0) {
       writer.uint32(104).int32(message.leaseMs);
+    }
+    if (message.trustedMs !== 0) {
+      writer.uint32(112).int32(message.trustedMs);
     }
     return writer;
   },
@@ -1312,6 +1579,14 @@ export const Offer: MessageFns<Offer> = {
             }
 
             message.leaseMs = reader.int32();
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.trustedMs = reader.int32();
             continue;
           }
         }
@@ -1623,7 +1898,16 @@ export const Heartbeat: MessageFns<Heartbeat> = {
 };
 
 function createBaseHealth(): Health {
-  return { cpuUsed: 0, memoryUsedBytes: 0n, scratchFreeBytes: 0n, gpus: [], agentRssBytes: 0n, loadAverage: 0 };
+  return {
+    cpuUsed: 0,
+    memoryUsedBytes: 0n,
+    scratchFreeBytes: 0n,
+    gpus: [],
+    agentRssBytes: 0n,
+    loadAverage: 0,
+    unacknowledgedEnds: 0,
+    isDraining: false,
+  };
 }
 
 export const Health: MessageFns<Health> = {
@@ -1654,6 +1938,12 @@ export const Health: MessageFns<Health> = {
     }
     if (message.loadAverage !== 0) {
       writer.uint32(49).double(message.loadAverage);
+    }
+    if (message.unacknowledgedEnds !== 0) {
+      writer.uint32(56).int32(message.unacknowledgedEnds);
+    }
+    if (message.isDraining !== false) {
+      writer.uint32(64).bool(message.isDraining);
     }
     return writer;
   },
@@ -1717,6 +2007,22 @@ export const Health: MessageFns<Health> = {
             }
 
             message.loadAverage = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.unacknowledgedEnds = reader.int32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.isDraining = reader.bool();
             continue;
           }
         }
@@ -2244,6 +2550,166 @@ export const CompleteResponse: MessageFns<CompleteResponse> = {
   },
 };
 
+function createBaseCompleteManyRequest(): CompleteManyRequest {
+  return { ends: [] };
+}
+
+export const CompleteManyRequest: MessageFns<CompleteManyRequest> = {
+  encode(message: CompleteManyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.ends) {
+      CompleteRequest.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompleteManyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompleteManyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.ends.push(CompleteRequest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCompleteManyResponse(): CompleteManyResponse {
+  return { results: [] };
+}
+
+export const CompleteManyResponse: MessageFns<CompleteManyResponse> = {
+  encode(message: CompleteManyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      CompleteResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompleteManyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompleteManyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(CompleteResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCompleteResult(): CompleteResult {
+  return { applied: false, errorCode: "", errorMessage: "" };
+}
+
+export const CompleteResult: MessageFns<CompleteResult> = {
+  encode(message: CompleteResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.applied !== false) {
+      writer.uint32(8).bool(message.applied);
+    }
+    if (message.errorCode !== "") {
+      writer.uint32(18).string(message.errorCode);
+    }
+    if (message.errorMessage !== "") {
+      writer.uint32(26).string(message.errorMessage);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompleteResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompleteResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.applied = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.errorCode = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.errorMessage = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBasePlaceOutputsRequest(): PlaceOutputsRequest {
   return { attemptId: "", fence: 0n, outputs: [] };
 }
@@ -2489,6 +2955,17 @@ export const AgentServiceService = {
     responseSerialize: (value: CompleteResponse): Buffer => Buffer.from(CompleteResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CompleteResponse => CompleteResponse.decode(value),
   },
+  /** The same for many attempts at once. Every end is answered for itself: one that fails does not hold the others. */
+  completeMany: {
+    path: "/renderplane.v1.AgentService/CompleteMany" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CompleteManyRequest): Buffer => Buffer.from(CompleteManyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CompleteManyRequest => CompleteManyRequest.decode(value),
+    responseSerialize: (value: CompleteManyResponse): Buffer =>
+      Buffer.from(CompleteManyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CompleteManyResponse => CompleteManyResponse.decode(value),
+  },
   /** Asks where to put the outputs of a live attempt. Files that are already stored need no upload. */
   placeOutputs: {
     path: "/renderplane.v1.AgentService/PlaceOutputs" as const,
@@ -2519,6 +2996,8 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   session: handleBidiStreamingCall<SessionRequest, SessionResponse>;
   /** Ends an attempt. Idempotent by (attempt_id, fence); the agent repeats it from its journal until it is answered. */
   complete: handleUnaryCall<CompleteRequest, CompleteResponse>;
+  /** The same for many attempts at once. Every end is answered for itself: one that fails does not hold the others. */
+  completeMany: handleUnaryCall<CompleteManyRequest, CompleteManyResponse>;
   /** Asks where to put the outputs of a live attempt. Files that are already stored need no upload. */
   placeOutputs: handleUnaryCall<PlaceOutputsRequest, PlaceOutputsResponse>;
   /** A new certificate for the same host, asked for at two thirds of the lifetime, always with a new key. */
@@ -2545,6 +3024,22 @@ export interface AgentServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CompleteResponse) => void,
+  ): ClientUnaryCall;
+  /** The same for many attempts at once. Every end is answered for itself: one that fails does not hold the others. */
+  completeMany(
+    request: CompleteManyRequest,
+    callback: (error: ServiceError | null, response: CompleteManyResponse) => void,
+  ): ClientUnaryCall;
+  completeMany(
+    request: CompleteManyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CompleteManyResponse) => void,
+  ): ClientUnaryCall;
+  completeMany(
+    request: CompleteManyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CompleteManyResponse) => void,
   ): ClientUnaryCall;
   /** Asks where to put the outputs of a live attempt. Files that are already stored need no upload. */
   placeOutputs(

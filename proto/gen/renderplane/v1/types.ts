@@ -65,6 +65,8 @@ export interface Inventory {
   stageKinds: string[];
   /** Services that this host is configured for, as service.provider, e.g. "tts.espeak", "openai.chat", "media_api.pexels". */
   providers: string[];
+  /** Words that the host's own settings give it, e.g. "rack-7" or "licensed"; a stage may ask for them. */
+  tags: string[];
 }
 
 /** Why an attempt or a stage did not succeed. The class decides recovery; the message is for people. */
@@ -457,6 +459,7 @@ function createBaseInventory(): Inventory {
     workingEncoders: [],
     stageKinds: [],
     providers: [],
+    tags: [],
   };
 }
 
@@ -503,6 +506,9 @@ export const Inventory: MessageFns<Inventory> = {
     }
     for (const v of message.providers) {
       writer.uint32(98).string(v!);
+    }
+    for (const v of message.tags) {
+      writer.uint32(106).string(v!);
     }
     return writer;
   },
@@ -614,6 +620,14 @@ export const Inventory: MessageFns<Inventory> = {
             }
 
             message.providers.push(reader.string());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.tags.push(reader.string());
             continue;
           }
         }
