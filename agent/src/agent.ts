@@ -1,7 +1,7 @@
 // The composition root of the agent: the one place that knows all rooms, and the order in which they start and stop.
 //   lock → inventory (proves what this host can do) → supervisor (reads the journal, adopts what still runs) → link (says Hello)
 // Stopping goes backwards: goodbye first, then the supervisor looks away. Programs are left running under their shims, so
-// that a restart or an upgrade of the agent costs no work.
+// that a restart or an upgrade of the agent costs no work; unless a drain is set, which empties the host while heartbeats go on.
 import { realpathSync } from "node:fs";
 import { join } from "node:path";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
@@ -17,6 +17,7 @@ import { readInventory } from "./machine/inventory.ts";
 import { folderLock } from "./machine/lock.ts";
 import { providersOf } from "./stages/fields.ts";
 import { stageKinds } from "./stages/registry.ts";
+import { trialStage } from "./stages/trial.ts";
 import { createArtifacts } from "./work/artifacts.ts";
 import { openCache } from "./work/cache.ts";
 import { createSupervisor } from "./work/supervisor.ts";
@@ -28,7 +29,7 @@ export type Agent = {
   stop(): Promise<void>;
 };
 
-/** Everything under one deadline; systemd's default patience is 90 s. */
+/** Everything but a drain, which has its own limit, under one deadline; systemd's default patience is 90 s. */
 const stopLimitMs = 10_000;
 
 export const startAgent = async (
@@ -42,7 +43,7 @@ export const startAgent = async (
   try {
     // One spelling of the folder: the marker of its processes holds it, and the next agent may be started through a link.
     const dir = realpathSync(config.dir);
-    const kinds = stageKinds(stageConfigOf(config));
+    const kinds = [...stageKinds(stageConfigOf(config)), ...(config.trialStages ? [trialStage] : [])];
     const inventory = await readInventory({
       ffmpegPath: config.ffmpegPath,
       ffprobePath: config.ffprobePath,
@@ -50,6 +51,7 @@ export const startAgent = async (
       scratchDir: dir,
       stageKinds: kinds.map((kind) => kind.kind),
       providers: providersOf(stageConfigOf(config)),
+      tags: config.tags,
     });
     const host = createHost();
     const cache = openCache(join(dir, "cache"), host.bootId);
@@ -59,10 +61,12 @@ export const startAgent = async (
       name: config.name,
       agentVersion: agentPackage.version,
       enrolAddress: config.enrolAddress,
-      ...(config.sessionAddress === undefined ? {} : { sessionAddress: config.sessionAddress }),
+      ...(config.sessionAddress === undefined || config.sessionAddress.length === 0
+        ? {}
+        : { sessionAddress: config.sessionAddress.join() }),
       ...(config.joinToken === undefined ? {} : { joinToken: config.joinToken }),
       inventory: () => inventory,
-      health: async () => ({ ...(await readHealth()), unacknowledgedEnds: 0, isDraining: false }),
+      health: async () => ({ ...(await readHealth()), ...supervisor.pressure() }),
       ...(more.pace ? { pace: more.pace } : {}),
       log: log.child({ part: "link" }),
     });
@@ -90,10 +94,13 @@ export const startAgent = async (
       inventory,
       isOpen: link.isOpen,
       hostId: link.hostId,
-      stop: () =>
-        stopAll([lock, ...parts], stopLimitMs, (name, error) =>
+      stop: async () => {
+        // The session is still open: heartbeats go on, ends are delivered, and Goodbye is said when there is nothing left to say.
+        if (config.drainSeconds > 0) await supervisor.drain(config.drainSeconds * 1000);
+        await stopAll([lock, ...parts], stopLimitMs, (name, error) =>
           log.error({ err: error, part: name }, "part not stopped in order"),
-        ),
+        );
+      },
     };
   } catch (error) {
     await lock.stop();

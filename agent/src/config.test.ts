@@ -17,6 +17,9 @@ test.each([
   [{ RENDERPLANE_TTS_PROVIDER: "openai" }, "neither OPENAI_API_KEY nor OPENAI_BASE_URL is set"],
   [{ RENDERPLANE_TTS_PROVIDER: "siri" }, "must be espeak or openai"],
   [{ OPENAI_BASE_URL: "ftp://x" }, "OPENAI_BASE_URL: must be an http or https address"],
+  [{ RENDERPLANE_SESSION_ADDRESS: "a:1,b" }, "RENDERPLANE_SESSION_ADDRESS: must be host:port, or several"],
+  [{ RENDERPLANE_AGENT_TAGS: "rack-7,No Spaces" }, "RENDERPLANE_AGENT_TAGS: must be words of"],
+  [{ RENDERPLANE_DRAIN_SECONDS: "-1" }, "RENDERPLANE_DRAIN_SECONDS"],
 ])("%j is refused", (env, message) => {
   expect(() => readConfig(env)).toThrow(ConfigError);
   expect(() => readConfig(env)).toThrow(message);
@@ -34,4 +37,14 @@ test("keys of providers are read, reach the stages and are never printed", () =>
     pexels: { apiKey: "px-canary", baseUrl: "https://api.pexels.com" },
   });
   expect(JSON.stringify(redacted(settings, config))).not.toContain("canary");
+});
+
+test("lists are read with commas and blanks between, each word once", () => {
+  const config = readConfig({
+    RENDERPLANE_SESSION_ADDRESS: "r1:7443, r2:7443,[::1]:7443,",
+    RENDERPLANE_AGENT_TAGS: "rack-7, licensed,rack-7",
+  });
+  expect(config.sessionAddress).toEqual(["r1:7443", "r2:7443", "[::1]:7443"]);
+  expect(config.tags).toEqual(["rack-7", "licensed"]);
+  expect(readConfig({}).tags).toEqual([]);
 });

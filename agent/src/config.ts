@@ -2,11 +2,23 @@
 // Keys of providers live here and on no other machine; the control plane learns only which services a host has.
 import { hostname } from "node:os";
 import { resolve } from "node:path";
+import { tagPattern } from "@renderplane/proto/kernel/limits.ts";
 import { ConfigError, flag, readEnvironment, type Values } from "@renderplane/proto/kernel/process/environment.ts";
 import { z } from "zod";
 import { defaultScriptModel, defaultTtsModel, defaultTtsVoice, type StageConfig } from "./stages/fields.ts";
 
-const address = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[^:/]+):\d{1,5}$/, "must be host:port");
+const addressPattern = /^(\[[0-9a-fA-F:]+\]|[^:/,]+):\d{1,5}$/;
+const address = z.string().regex(addressPattern, "must be host:port");
+/** Commas between, blanks around them allowed, empty parts ignored. */
+const listOf = (part: RegExp, message: string) =>
+  z
+    .string()
+    .transform((text) => [...new Set(text.split(",").flatMap((one) => one.trim() || []))])
+    .pipe(z.array(z.string().regex(part, message)));
+/** More words than this describe nothing any more; a stage names a few. */
+const maxTags = 64;
+/** A day: who wants to wait longer drains the host from the control plane. */
+const maxDrainSeconds = 86_400;
 const httpUrl = z.url({ protocol: /^https?$/, error: "must be an http or https address" });
 const text = (fallback: string) => z.string().min(1).default(fallback);
 export const settings = {
@@ -36,8 +48,25 @@ export const settings = {
   },
   sessionAddress: {
     env: "RENDERPLANE_SESSION_ADDRESS",
-    schema: address.optional(),
-    help: "Where an enrolled agent dials. Default: what enrolment answered.",
+    schema: listOf(addressPattern, "must be host:port, or several with commas between").optional(),
+    help: "Where an enrolled agent dials; several replicas with commas between. Default: what enrolment answered.",
+  },
+  tags: {
+    env: "RENDERPLANE_AGENT_TAGS",
+    schema: listOf(tagPattern, "must be words of a-z, 0-9, dot, dash and underscore with commas between")
+      .pipe(z.array(z.string()).max(maxTags, `must be at most ${maxTags} words`))
+      .default([]),
+    help: "Words that describe this host, with commas between; a stage may ask for them.",
+  },
+  drainSeconds: {
+    env: "RENDERPLANE_DRAIN_SECONDS",
+    schema: z.coerce.number().min(0).max(maxDrainSeconds).default(0),
+    help: "How long a stopping agent lets its work end before it gives the rest back. 0: work goes on and the next start adopts it.",
+  },
+  trialStages: {
+    env: "RENDERPLANE_AGENT_TRIAL_STAGES",
+    schema: flag.default(false),
+    help: "Offers the stage kind trial, which only waits or fails as told: for load tests, never in production.",
   },
   ffmpegPath: { env: "FFMPEG_PATH", schema: text("ffmpeg"), help: "FFmpeg 5.1 or newer: a path, or a name in PATH." },
   ffprobePath: { env: "FFPROBE_PATH", schema: text("ffprobe"), help: "ffprobe of the same FFmpeg." },
@@ -112,6 +141,12 @@ const foreign = [
   "RENDERPLANE_COST_CRITICAL",
   "RENDERPLANE_COST_HALT",
   "RENDERPLANE_REPLICA",
+  "RENDERPLANE_HEARTBEAT_SECONDS",
+  "RENDERPLANE_ARTIFACTS_DIR",
+  "RENDERPLANE_AGENT_ADDRESS",
+  "RENDERPLANE_MAX_RUNNING_JOBS",
+  "RENDERPLANE_MAX_RUNNING_JOBS_PER_USER",
+  "RENDERPLANE_PROVIDER_LIMITS",
   "RENDERPLANE_SERVER",
   "RENDERPLANE_TEST_BACKENDS",
 ];

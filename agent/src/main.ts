@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The agent as a process: reads the environment, starts everything, stops in order at SIGINT or SIGTERM. Running work is left
-// to its shims and adopted by the next start. start.js is the door that launchers use; this file alone runs too.
+// The agent as a process: reads the environment, starts everything, stops in order at SIGINT or SIGTERM; a second signal ends it at
+// once. Running work is left to its shims and adopted by the next start, or drained first (RENDERPLANE_DRAIN_SECONDS). start.js is the door that launchers use; this file alone runs too.
 // Exit codes: 0 stopped in order, 1 a fault, 2 a setting, a token or a program that cannot be used (one sentence on stderr).
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { ConfigError, redacted } from "@renderplane/proto/kernel/process/environment.ts";
@@ -19,7 +19,10 @@ const run = async (): Promise<number> => {
   const agent = await Promise.race([starting, signalled.then(() => undefined)]);
   if (agent) log.info({ hostId: agent.hostId() }, "started");
   const signal = await signalled;
-  log.info({ signal }, "stopping, running work is left to its shims");
+  log.info(
+    { signal },
+    config.drainSeconds > 0 ? "stopping after a drain" : "stopping, running work is left to its shims",
+  );
   await agent?.stop();
   log.info("stopped");
   return 0;

@@ -80,9 +80,9 @@ export const testOffer = (kind: string, more: Partial<Offer> = {}): Offer => {
     inputs: [],
     results: "{}",
     allocation: testAllocation,
-    trustedMs: 0,
     timeoutMs: 60_000,
     leaseMs: 20_000,
+    trustedMs: 0,
     ...more,
   };
 };
@@ -174,6 +174,7 @@ export const createTestAgent = (
     ended: (offer: Offer) => ended(resultOf, offer),
     stateOf: (offer: Offer) => supervisor.held().find((held) => held.attemptId === offer.attemptId)?.state,
     cancel: (offer: Offer) => supervisor.onStop({ ...offer, reason: StopReason.STOP_REASON_CANCELLED }),
+    giveBack: (offer: Offer) => supervisor.onStop({ ...offer, reason: StopReason.STOP_REASON_GIVE_BACK }),
     loseLease: (offer: Offer) => supervisor.onStop({ ...offer, reason: StopReason.STOP_REASON_LEASE_LOST }),
     renew: () => supervisor.onHeartbeatAck(performance.now(), []),
   };
@@ -210,7 +211,8 @@ export const noSpace = (): never => {
 export const helloAck = (verdicts: { attemptId: string; fence: bigint; action: VerdictAction }[]) => ({
   hostId: "host",
   epoch: 1n,
-  heartbeatMs: 200,
+  // Slow: a test that nobody beats in must not look like an agent that stood still.
+  heartbeatMs: 30_000,
   leaseMs: 20_000,
   verdicts,
   serverMs: 0n,

@@ -18,6 +18,11 @@ export const settings = {
     schema: z.string().default(".renderplane/control-plane"),
     help: "Folder of the embedded database and of the artifacts.",
   },
+  artifactsDir: {
+    env: "RENDERPLANE_ARTIFACTS_DIR",
+    schema: z.string().optional(),
+    help: "Folder of the artifacts, the same for every replica. Default: artifacts in the data folder.",
+  },
   databaseUrl: {
     env: "DATABASE_URL",
     schema: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
@@ -62,6 +67,14 @@ export const settings = {
           .filter((n) => n !== ""),
       ),
     help: "Names and addresses, separated by commas, that agents use to reach this control plane.",
+  },
+  agentAddress: {
+    env: "RENDERPLANE_AGENT_ADDRESS",
+    schema: z
+      .string()
+      .regex(/^(\[[0-9a-fA-F:]+\]|[^:/]+):\d{1,5}$/, "must be host:port")
+      .optional(),
+    help: "How agents reach this very replica; they are told the addresses of all. Default: the listen address.",
   },
   pipelinesDir: {
     env: "RENDERPLANE_PIPELINES_DIR",

@@ -1,16 +1,18 @@
 // The composition root: the only place that knows the embedded database from an outside one and memory from Redis.
-// Starts in order (database, bus, edges, loops) and stops in reverse: not ready, loops, streams, bus, database.
+// Starts in order (database, bus, its row among the replicas, edges, loops) and stops in reverse: not ready, loops with their leads
+// given back, streams moved to other replicas, its row, bus, database. One deadline for all of it.
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { type Timings, timingsOf } from "@renderplane/proto/kernel/limits.ts";
-import { type Lifetime, stopAll } from "@renderplane/proto/kernel/process/lifecycle.ts";
+import { type Lifetime, stopAll, together } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { ulid } from "ulid";
 import packageJson from "../package.json" with { type: "json" };
 import { createAddressSigner } from "./artifacts/address-signer.ts";
 import { openArtifactFolder } from "./artifacts/folder.ts";
 import { createMemoryBus } from "./bus/memory.ts";
+import { createQueueMirror } from "./bus/queue-mirror.ts";
 import { createRedisBus } from "./bus/redis.ts";
 import type { Config } from "./config.ts";
 import { createGrpcEdge, type GrpcEdge } from "./grpc/agent-server.ts";
@@ -19,24 +21,32 @@ import { bindHttpOperations } from "./http/bind.ts";
 import { createHttpEdge, type HttpEdge } from "./http/edge.ts";
 import { openAuthority } from "./identity/authority.ts";
 import { loadPipelines, loadPrices } from "./load-data.ts";
+import { createDeadlines } from "./loops/deadlines.ts";
+import { createHostWatch } from "./loops/hosts.ts";
+import { led } from "./loops/led.ts";
+import { createMirror } from "./loops/mirror.ts";
 import { createPlacer } from "./loops/placer.ts";
 import { createReaper } from "./loops/reaper.ts";
 import { createRelay } from "./loops/relay.ts";
+import { createReplica, createReplicaWatch } from "./loops/replica.ts";
 import { createWaker } from "./loops/waker.ts";
 import { createMetrics } from "./metrics/registry.ts";
 import type { Context } from "./operations/context.ts";
 import { progressPublisher } from "./operations/publish-progress.ts";
-import { resumeReplica } from "./operations/reap-leases.ts";
+import { resumeReplica } from "./operations/resume-replica.ts";
 import { createEmbedded } from "./store/embedded.ts";
 import { installationValue } from "./store/installation.ts";
 import { migrate } from "./store/migrate.ts";
 import { connectPostgres } from "./store/postgres.ts";
+import { applicationName, type ReplicaSelf } from "./store/replicas.ts";
 
 export type ControlPlane = Lifetime & { readonly http: HttpEdge; readonly grpc: GrpcEdge; readonly context: Context };
 
-/** Loops and streams that take longer than this to stop are left behind; the next start recovers what they held. */
-const stopDeadlineMs = 15_000;
-/** Enough for the loops, the edges and a burst of submissions on one replica. */
+/** What takes longer than this to stop is left behind; the next start recovers what it held. Below main's 40 s, which end the process. */
+const stopDeadlineMs = 35_000;
+/** Turns are short; one that hangs holds row locks only as long as the database lets it. */
+const stopLoopsMs = 5_000;
+/** At most this many connections: enough for the loops, the edges and a burst of submissions on one replica. */
 const poolMax = 20;
 
 /** Everything is started when this resolves; a part that cannot start stops the others and throws its own words. */
@@ -72,12 +82,14 @@ const compose = async (
   const pipelines = await loadPipelines(config.pipelinesDir);
   const prices = await loadPrices(config.pricesFile);
 
+  // New at every start: two processes that are given one name by mistake do not take each other's sessions.
+  const id = `${config.replica}.${randomBytes(4).toString("hex")}`;
   const embedded =
     config.databaseUrl === undefined ? createEmbedded({ dataDir: join(dataDir, "postgres"), log }) : undefined;
   if (embedded) await start(embedded);
   const address = embedded ? embedded.address : { url: config.databaseUrl as string };
   await migrate(address, log);
-  const db = connectPostgres({ ...address, applicationName: `renderplane ${config.replica}`, poolMax, log });
+  const db = connectPostgres({ ...address, applicationName: applicationName(id), poolMax, log });
   await start(db);
 
   const { authority } = await openAuthority(
@@ -96,13 +108,15 @@ const compose = async (
     pipelines,
     prices,
     timings,
-    artifacts: await openArtifactFolder(join(dataDir, "artifacts")),
+    artifacts: await openArtifactFolder(
+      config.artifactsDir === undefined ? join(dataDir, "artifacts") : resolve(config.artifactsDir),
+    ),
     signer: createAddressSigner({
       baseUrl: () => config.publicUrl ?? edges.http?.url() ?? `http://${config.listen}`,
       secret: Buffer.from(String(saved.secret), "hex"),
     }),
     authority,
-    replica: config.replica,
+    replica: id,
     log,
     newId: (prefix) => `${prefix}_${ulid()}`,
     settings: {
@@ -115,7 +129,14 @@ const compose = async (
       },
     },
   };
-  await resumeReplica(context);
+  const self = (): ReplicaSelf => ({
+    id,
+    name: config.replica,
+    version: packageJson.version,
+    agentAddress: reachable(config.agentAddress ?? edges.grpc?.agentAddress() ?? config.agentListen),
+    httpAddress: config.publicUrl ?? edges.http?.url() ?? `http://${config.listen}`,
+  });
+  await resumeReplica(context, self());
 
   const operations = bindHttpOperations(context);
   const metrics = createMetrics({
@@ -141,6 +162,11 @@ const compose = async (
     },
     enrolAddress: () => edges.grpc?.enrolAddress() ?? config.enrolListen,
   });
+  const replica = createReplica(context, {
+    self,
+    isAlone: config.redisUrl === undefined,
+    onForgotten: () => void edges.grpc?.moveAll(timings.heartbeatMs),
+  });
   const grpc = createGrpcEdge({
     operations: bindGrpcOperations(context),
     bus,
@@ -149,21 +175,35 @@ const compose = async (
     log,
     agentListen: config.agentListen,
     enrolListen: config.enrolListen,
-    serverNames: config.serverNames,
+    // The certificate must carry the name that agents are told.
+    serverNames: [...config.serverNames, ...(config.agentAddress === undefined ? [] : [hostOf(config.agentAddress)])],
+    ...(config.agentAddress === undefined ? {} : { sessionAddress: config.agentAddress }),
+    addresses: replica.agentAddresses,
     onProgress: progressPublisher(context),
   });
-  edges.http = http;
-  edges.grpc = grpc;
+  const loops = [
+    led(context, "relay", (ctx) => createRelay(ctx, metrics.observeEvents)),
+    led(context, "reaper", createReaper),
+    led(context, "waker", createWaker),
+    led(context, "placer", createPlacer),
+    led(context, "deadlines", createDeadlines),
+    led(context, "hosts", createHostWatch),
+    led(context, "replicas", createReplicaWatch),
+  ];
+  if (config.redisUrl !== undefined) {
+    const mirror = createQueueMirror({ url: config.redisUrl, log });
+    await start(mirror);
+    loops.push(led(context, "mirror", (ctx) => createMirror(ctx, mirror)));
+  }
   // Loops stop before the streams and the edges, so that nothing new is given to a host that is being told to come back.
-  for (const part of [
-    http,
-    grpc,
-    createRelay(context, metrics.observeEvents),
-    createReaper(context),
-    createWaker(context),
-    createPlacer(context),
-  ])
+  const parts: readonly Lifetime[] = [replica, http, grpc, together("loops", loops, stopLoopsMs)];
+  for (const part of parts) {
     await start(part);
+    if (part === http) edges.http = http;
+    if (part === grpc) edges.grpc = grpc;
+  }
+  // Its row was written before the listeners had their ports.
+  replica.ring();
 
   let stopping: Promise<void> | undefined;
   return {
@@ -179,3 +219,9 @@ const compose = async (
     },
   };
 };
+
+/** What others can dial; "" for an address that means every interface of this machine, or a port that is not chosen yet. */
+const reachable = (address: string): string => (/^(0\.0\.0\.0|\[::\]|):\d+$|:0$/.test(address) ? "" : address);
+
+/** Without the port, and without the brackets of an IPv6 address. */
+const hostOf = (address: string): string => address.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/g, "");

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // The control plane as a process: reads the environment, starts everything, stops in order at SIGINT or SIGTERM.
-// Exit codes: 0 stopped in order, 1 a fault, 2 a setting or a port that cannot be used (one sentence on stderr).
+// A second signal, or 40 s, end it at once. Exit codes: 0 stopped in order, 1 a fault, 2 a setting or a port that cannot be used (one sentence on stderr).
 import module from "node:module";
 import { ConfigError, redacted } from "@renderplane/proto/kernel/process/environment.ts";
 import { untilSignal } from "@renderplane/proto/kernel/process/lifecycle.ts";
@@ -9,6 +9,9 @@ import { createLogger } from "@renderplane/proto/kernel/process/logger.ts";
 module.enableCompileCache();
 const { readConfig, settings } = await import("./config.ts");
 const { startControlPlane } = await import("./control-plane.ts");
+
+/** A supervisor that sends KILL after 60 or 90 s must not be what ends this. */
+const exitMs = 40_000;
 
 const run = async (): Promise<number> => {
   const config = readConfig(process.env);
@@ -26,6 +29,10 @@ const run = async (): Promise<number> => {
   );
   const signal = await signalled;
   log.info({ signal }, "stopping");
+  setTimeout(() => {
+    log.error("stopping took too long; what is left is recovered at the next start");
+    process.exit(1);
+  }, exitMs).unref();
   await controlPlane.stop();
   log.info("stopped");
   return 0;

@@ -11,21 +11,23 @@ const run = promisify(execFile);
 const packages = "/usr/lib/postgresql";
 const oldestSupported = 15;
 
+/** With a port it starts again, on the data that an earlier start left in the folder. */
 export const startPostgres = async (
   folder: string,
+  at?: number,
 ): Promise<ServerProcess & { readonly url: string; readonly version: string }> => {
   const version = await oldestInstalled();
   const program = (name: string) => join(packages, `${version}`, "bin", name);
   const data = join(folder, "data");
-  await mkdir(data, { mode: 0o700 });
   const owner = process.getuid?.() === 0 ? await unprivileged() : {};
-  if (owner.uid !== undefined && owner.gid !== undefined) {
+  const isNew = (await mkdir(data, { mode: 0o700, recursive: true })) !== undefined;
+  if (isNew && owner.uid !== undefined && owner.gid !== undefined) {
     await chown(folder, owner.uid, owner.gid);
     await chown(data, owner.uid, owner.gid);
   }
   const initdb = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
-  await run(program("initdb"), initdb, { cwd: folder, ...owner });
-  const port = await freePort();
+  if (isNew) await run(program("initdb"), initdb, { cwd: folder, ...owner });
+  const port = at ?? (await freePort());
   const settings = ["fsync=off", "listen_addresses=127.0.0.1", `port=${port}`, `unix_socket_directories=${folder}`];
   const server = await startServer({
     name: `PostgreSQL ${version}`,

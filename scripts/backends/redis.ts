@@ -2,8 +2,9 @@
 import { connect } from "node:net";
 import { freePort, type ServerProcess, startServer } from "./server-process.ts";
 
-export const startRedis = async (folder: string): Promise<ServerProcess & { readonly url: string }> => {
-  const port = await freePort();
+/** With a port it starts where an earlier one was. */
+export const startRedis = async (folder: string, at?: number): Promise<ServerProcess & { readonly url: string }> => {
+  const port = at ?? (await freePort());
   const server = await startServer({
     name: "redis-server",
     program: "redis-server",

@@ -7,7 +7,11 @@ import { createServer } from "node:net";
 /** TERM (or the signal a server prefers), then KILL after this long. Nothing of value is lost: the folder is thrown away. */
 const stopMs = 5_000;
 
-export type ServerProcess = { readonly pid: number; stop(): Promise<void> };
+export type ServerProcess = {
+  readonly pid: number;
+  /** With the signal that the server prefers, or with another one, e.g. SIGKILL for a crash. */
+  stop(signal?: NodeJS.Signals): Promise<void>;
+};
 
 export const startServer = async (options: {
   readonly name: string;
@@ -48,7 +52,7 @@ export const startServer = async (options: {
     await stopChild(child, options.stopSignal);
     throw error;
   }
-  return { pid: child.pid ?? 0, stop: () => stopChild(child, options.stopSignal) };
+  return { pid: child.pid ?? 0, stop: (signal = options.stopSignal) => stopChild(child, signal) };
 };
 
 const stopChild = async (child: ChildProcess, signal: NodeJS.Signals): Promise<void> => {

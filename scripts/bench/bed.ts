@@ -14,10 +14,17 @@ import { type RunningSystem, startSystem } from "../system/system.ts";
 
 const run = promisify(execFile);
 
+export type BenchOptions = {
+  /** Sizes that show that it works, not what it measures; nothing is written to docs/. */
+  readonly isSmall: boolean;
+  /** Where profiles of the control plane go; only benchmarks of the fleet make them. */
+  readonly profileDir?: string;
+};
+/** Markdown: a sentence on what was done, a table of figures. `figures` is the same for programs. */
+export type BenchResult = string | { readonly markdown: string; readonly figures: unknown };
 export type Bench = {
   readonly name: string;
-  /** Markdown: a sentence on what was done, a table of figures. */
-  readonly run: (say: (text: string) => void, signal: AbortSignal) => Promise<string>;
+  readonly run: (say: (text: string) => void, signal: AbortSignal, options: BenchOptions) => Promise<BenchResult>;
 };
 
 export type Bed = RunningSystem & { readonly agentDir: string };

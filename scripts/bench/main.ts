@@ -1,22 +1,59 @@
-// npm run bench [name…]: runs benchmarks and writes their figures into docs/benchmarks.md, each into its own section. A section
-// says on which machine and when it was measured; a benchmark that was not run keeps its older figures.
-import { readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+// npm run bench [name…]: runs benchmarks and writes their figures into docs/benchmarks.md, each into its own section, and as JSON
+// into docs/benchmarks/. A section says on which machine and when it was measured; a benchmark that was not run keeps its older
+// figures. --small: sizes that show that a benchmark works; those figures are printed and not kept.
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
 import { repositoryRoot } from "../checks/repository.ts";
 import { type Bench, describeMachine } from "./bed.ts";
+import { dispatch } from "./dispatch.ts";
+import { edge } from "./edge.ts";
+import { failover } from "./failover.ts";
+import { herd } from "./herd.ts";
+import { hosts } from "./hosts.ts";
+import { offerLatency } from "./offer-latency.ts";
 import { overhead } from "./overhead.ts";
+import { placement } from "./placement.ts";
 import { rest } from "./rest.ts";
 import { start } from "./start.ts";
+import { store } from "./store.ts";
 
-const benches: readonly Bench[] = [overhead, start, rest];
+const benches: readonly Bench[] = [
+  overhead,
+  start,
+  rest,
+  dispatch,
+  store,
+  offerLatency,
+  hosts,
+  herd,
+  failover,
+  edge,
+  placement,
+];
 const titles: Readonly<Record<string, string>> = {
   overhead: "Overhead of the system over the bare programs",
   start: "From submission to the first FFmpeg process",
   rest: "At rest",
+  dispatch: "Dispatch: from the queue to settlement",
+  store: "The store alone",
+  "offer-latency": "From submission to the offer at the agent",
+  hosts: "Hosts of one replica",
+  herd: "A replica comes back",
+  failover: "Failover",
+  edge: "The edge alone",
+  placement: "One round of placement",
 };
 
 const main = async (signal: AbortSignal): Promise<number> => {
-  const wanted = process.argv.slice(2);
+  const { values, positionals: wanted } = parseArgs({
+    allowPositionals: true,
+    options: { small: { type: "boolean", default: false }, profile: { type: "string" } },
+  });
+  const options = {
+    isSmall: values.small,
+    ...(values.profile === undefined ? {} : { profileDir: resolve(values.profile) }),
+  };
   const unknown = wanted.filter((name) => !benches.some((bench) => bench.name === name));
   if (unknown.length > 0) {
     console.error(`There is no benchmark ${unknown.join(", ")}; there are ${benches.map((b) => b.name).join(", ")}.`);
@@ -26,11 +63,19 @@ const main = async (signal: AbortSignal): Promise<number> => {
   const machine = await describeMachine();
   for (const bench of benches.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
     console.error(`${bench.name}:`);
-    const figures = await bench.run((text) => console.error(`  ${text}`), signal);
+    const result = await bench.run((text) => console.error(`  ${text}`), signal, options);
+    const { markdown, figures } = typeof result === "string" ? { markdown: result, figures: undefined } : result;
+    console.log(markdown);
+    if (options.isSmall) continue;
     const day = new Date().toISOString().slice(0, 10);
-    const body = `\`npm run bench ${bench.name}\`, ${day}, ${machine}.\n\n${figures}\n`;
+    const command = `npm run bench ${bench.name}`;
+    const body = `\`${command}\`, ${day}, ${machine}.\n\n${markdown}\n`;
     await writeFile(file, withSection(await readFile(file, "utf8").catch(() => ""), bench.name, body));
-    console.log(figures);
+    if (figures === undefined) continue;
+    const folder = join(repositoryRoot(), "docs/benchmarks");
+    await mkdir(folder, { recursive: true });
+    const json = JSON.stringify({ command, day, machine, figures }, undefined, 2);
+    await writeFile(join(folder, `${bench.name}.json`), `${json}\n`);
   }
   return 0;
 };

@@ -1,55 +1,59 @@
-// A whole fleet for a story: a control plane and agents as real processes on private ports and folders of this machine.
-// Processes can be killed with -9 and started again on the same folders, which is the point. Everything is stopped by pid.
-import { type ChildProcess, spawn } from "node:child_process";
+// A whole fleet for a story: one to three replicas of the control plane and agents, real processes on private ports and folders
+// of this machine, on the packaged database or on an outside PostgreSQL, with or without Redis. Everything can be killed with -9,
+// frozen, and started again on the same folders, which is the point. Everything is stopped by pid.
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:net";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { connectPostgres } from "../../control-plane/src/store/postgres.ts";
 import { brokenInvariants } from "../../control-plane/src/testing/invariants.ts";
+import { freePort } from "../backends/server-process.ts";
+import { type OutsideServer, outsideFolder, startOutside } from "./outside.ts";
+import { createProcesses, type Processes } from "./processes.ts";
+import type { Answer, ArtifactJson, Body, JobJson, Media } from "./shapes.ts";
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
+export { processesOf } from "./processes.ts";
+export {
+  type Answer,
+  type ArtifactJson,
+  type AttemptJson,
+  isOver,
+  type JobJson,
+  type StageJson,
+  stageOf,
+} from "./shapes.ts";
 
-/** What a story reads of the API's answers. */
-export type FailureJson = {
-  readonly class: string;
-  readonly severity: string;
-  readonly stage: string;
-  readonly message: string;
+export type FleetOptions = {
+  /** For every control plane, over what the fleet sets itself. */
+  readonly env?: NodeJS.ProcessEnv;
+  /** More than one needs the outside database and Redis; both are then the default. */
+  readonly replicas?: 1 | 2 | 3;
+  readonly database?: "embedded" | "outside";
+  readonly redis?: boolean;
+  /** Every window follows from it; 0.2 to 0.5 makes outages testable. */
+  readonly heartbeatSeconds?: number;
 };
-export type AttemptJson = { readonly id: string; readonly host: string; readonly outcome: string | null };
-export type StageJson = {
+export type Replica = {
+  /** Of the process and of the setting RENDERPLANE_REPLICA: control-plane, control-plane-2, control-plane-3. */
   readonly name: string;
-  readonly state: string;
-  readonly progress: number;
-  readonly result: { readonly [key: string]: unknown } | null;
-  readonly attempts: readonly AttemptJson[];
-};
-export type JobJson = {
-  readonly id: string;
-  readonly state: string;
-  readonly failure: FailureJson | null;
-  readonly held_cost: number;
-  readonly actual_cost: number;
-  readonly stages: readonly StageJson[];
-};
-export type ArtifactJson = {
-  readonly stage: string;
-  readonly name: string;
-  readonly sha256: string;
-  readonly size_bytes: number;
   readonly url: string;
+  readonly agentAddress: string;
+  readonly enrolAddress: string;
 };
-export type Answer<T> = { readonly status: number; readonly body: T; readonly headers: Headers };
-type Body = { readonly [key: string]: unknown };
-export type Media = { readonly name: string; readonly bytes: Uint8Array };
-export type Fleet = {
+export type Fleet = Pick<Processes, "isAlive" | "freeze" | "thaw" | "pid" | "said"> & {
   readonly dir: string;
+  readonly artifactsDir: string;
+  /** Of the first replica. */
   readonly url: string;
-  startControlPlane(): Promise<void>;
-  /** The first start enrols with a fresh token; a later one resumes the identity in its folder. */
+  readonly replicas: readonly Replica[];
+  /** Only where the fleet has it; throws otherwise. */
+  readonly postgres: OutsideServer;
+  readonly redis: OutsideServer;
+  /** One replica, the first when none is named; resolves when it is ready. */
+  startControlPlane(name?: string, env?: NodeJS.ProcessEnv): Promise<void>;
+  /** All replicas that do not run. */
+  startControlPlanes(): Promise<void>;
+  /** The first start enrols with a fresh token at a replica that runs; a later one resumes the identity in its folder. */
   startAgent(name: string, env?: NodeJS.ProcessEnv): Promise<void>;
   /** SIGKILL to one process, and to nothing that it started. Resolves when it is gone. */
   kill9(name: string): Promise<void>;
@@ -58,7 +62,8 @@ export type Fleet = {
   /** Starts another control plane on the same data folder but other ports, and waits until it has ended. */
   startSecond(): Promise<{ readonly code: number | null; readonly stderr: string }>;
   agentDir(name: string): string;
-  api<T = Body>(method: string, path: string, body?: unknown): Promise<Answer<T>>;
+  /** Asks the named replica, or else the first that takes the connection: what a careful client does. */
+  api<T = Body>(method: string, path: string, body?: unknown, replica?: string): Promise<Answer<T>>;
   /** Submits as JSON, or as a form when there is media. */
   post(body: Body, media?: readonly Media[]): Promise<Answer<Body & { readonly id?: string }>>;
   /** The id of the accepted job; throws with the answer when it was refused. */
@@ -74,48 +79,46 @@ export type Fleet = {
   stop(): Promise<void>;
 };
 
-export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => {
+export const openFleet = async (options: FleetOptions = {}): Promise<Fleet> => {
+  const count = options.replicas ?? 1;
+  const isOutside = (options.database ?? (count > 1 ? "outside" : "embedded")) === "outside";
   const dir = await mkdtemp(join(tmpdir(), "renderplane-flow-"));
-  const [http, agents, enrol] = [await freePort(), await freePort(), await freePort()];
-  const url = `http://127.0.0.1:${http}`;
-  const children = new Map<string, ChildProcess>();
-  const logs = new Map<string, string[]>();
-
-  const launch = (name: string, program: string, own: NodeJS.ProcessEnv) => {
-    const child = spawn(process.execPath, [join(root, program)], {
-      env: { PATH: process.env.PATH, HOME: dir, LOG_LEVEL: "info", ...own },
-      stdio: ["ignore", "pipe", "pipe"],
+  // The outside PostgreSQL runs as a user of its own and must reach its folder; what is secret has its own mode.
+  if (isOutside) await chmod(dir, 0o711);
+  const outside: { postgres?: OutsideServer; redis?: OutsideServer } = {};
+  if (isOutside) outside.postgres = await startOutside("postgres", outsideFolder(dir, "postgres"));
+  if (options.redis ?? count > 1) outside.redis = await startOutside("redis", outsideFolder(dir, "redis"));
+  const artifactsDir = isOutside ? join(dir, "artifacts") : join(dir, "control-plane", "artifacts");
+  const replicas: Replica[] = [];
+  for (let n = 1; n <= count; n++)
+    replicas.push({
+      name: n === 1 ? "control-plane" : `control-plane-${n}`,
+      url: `http://127.0.0.1:${await freePort()}`,
+      agentAddress: `127.0.0.1:${await freePort()}`,
+      enrolAddress: `127.0.0.1:${await freePort()}`,
     });
-    const lines = logs.get(name) ?? [];
-    logs.set(name, lines);
-    for (const stream of [child.stdout, child.stderr])
-      stream.on("data", (chunk: Buffer) => lines.push(chunk.toString()));
-    children.set(name, child);
-    return child;
+  const named = (name: string): Replica => {
+    const found = replicas.find((replica) => replica.name === name);
+    if (!found) throw new Error(`this fleet has no replica ${name}`);
+    return found;
   };
-  const alive = (name: string) => {
-    const child = children.get(name);
-    return child !== undefined && child.exitCode === null && child.signalCode === null;
-  };
-  const end = async (name: string, signal: NodeJS.Signals) => {
-    const child = children.get(name);
-    if (!child || !alive(name)) return;
-    const gone = new Promise((resolve) => child.once("exit", resolve));
-    child.kill(signal);
-    await gone;
-  };
-  const tail = (name: string) => (logs.get(name) ?? []).join("").slice(-4000);
+  const { url } = named("control-plane");
+  const processes = createProcesses(dir);
+  const answering = () =>
+    replicas.filter((replica) => processes.isAlive(replica.name) && !processes.isFrozen(replica.name));
+
+  const tail = (name: string) => processes.said(name).slice(-4000);
   const waitFor = async (what: string, holds: () => Promise<boolean>, limitMs: number, culprit: string) => {
     const deadline = performance.now() + limitMs;
     while (!(await holds().catch(() => false))) {
-      if (performance.now() > deadline || !alive(culprit))
+      if (performance.now() > deadline || !processes.isAlive(culprit))
         throw new Error(`${what} did not happen; ${culprit} said:\n${tail(culprit)}`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   };
-  const api = async <T = Body>(method: string, path: string, body?: unknown): Promise<Answer<T>> => {
+  const ask = async <T = Body>(at: string, method: string, path: string, body?: unknown): Promise<Answer<T>> => {
     const isForm = body instanceof FormData;
-    const response = await fetch(url + path, {
+    const response = await fetch(at + path, {
       method,
       ...(body === undefined
         ? {}
@@ -131,16 +134,28 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
       body: (text.startsWith("{") ? JSON.parse(text) : { text }) as T,
     };
   };
-  const database = () =>
-    connectPostgres({
-      socketDir: join(dir, "control-plane", "postgres", "socket"),
-      user: "renderplane",
-      database: "renderplane",
-      applicationName: "flow",
-      poolMax: 2,
-    });
+  const api: Fleet["api"] = async (method, path, body, replica) => {
+    if (replica !== undefined) return ask(named(replica).url, method, path, body);
+    const urls = answering().map((known) => known.url);
+    for (const other of urls.slice(0, -1)) {
+      try {
+        return await ask(other, method, path, body);
+      } catch (error) {
+        // Only a refused connection proves that nothing was done.
+        if (!isRefused(error)) throw error;
+      }
+    }
+    return ask(urls.at(-1) ?? url, method, path, body);
+  };
+  const address = outside.postgres
+    ? { url: outside.postgres.url }
+    : {
+        socketDir: join(dir, "control-plane", "postgres", "socket"),
+        user: "renderplane",
+        database: "renderplane",
+      };
   const sql: Fleet["sql"] = async (text, params = []) => {
-    const db = database();
+    const db = connectPostgres({ ...address, applicationName: "flow", poolMax: 2 });
     await db.start();
     try {
       return (await db.direct.query(text, params)).rows as never;
@@ -148,25 +163,56 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
       await db.stop();
     }
   };
+  const settingsOf = (replica: Replica): NodeJS.ProcessEnv => ({
+    RENDERPLANE_DATA_DIR: join(dir, replica.name),
+    RENDERPLANE_REPLICA: replica.name,
+    RENDERPLANE_LISTEN: new URL(replica.url).host,
+    RENDERPLANE_GRPC_LISTEN: replica.agentAddress,
+    RENDERPLANE_ENROL_LISTEN: replica.enrolAddress,
+    ...(outside.postgres ? { DATABASE_URL: outside.postgres.url, RENDERPLANE_ARTIFACTS_DIR: artifactsDir } : {}),
+    ...(outside.redis ? { REDIS_URL: outside.redis.url } : {}),
+    ...(options.heartbeatSeconds === undefined
+      ? {}
+      : { RENDERPLANE_HEARTBEAT_SECONDS: String(options.heartbeatSeconds) }),
+    ...options.env,
+  });
+  const present = (kind: "postgres" | "redis"): OutsideServer => {
+    const server = outside[kind];
+    if (!server) throw new Error(`this fleet has no outside ${kind}`);
+    return server;
+  };
   const fleet: Fleet = {
     dir,
+    artifactsDir,
     url,
-    startControlPlane: async () => {
-      launch("control-plane", "control-plane/src/main.ts", {
-        RENDERPLANE_DATA_DIR: join(dir, "control-plane"),
-        RENDERPLANE_LISTEN: `127.0.0.1:${http}`,
-        RENDERPLANE_GRPC_LISTEN: `127.0.0.1:${agents}`,
-        RENDERPLANE_ENROL_LISTEN: `127.0.0.1:${enrol}`,
-        ...env,
-      });
-      await waitFor("readiness", async () => (await api("GET", "/readyz")).status === 200, 60_000, "control-plane");
+    replicas,
+    get postgres() {
+      return present("postgres");
+    },
+    get redis() {
+      return present("redis");
+    },
+    isAlive: processes.isAlive,
+    freeze: processes.freeze,
+    thaw: processes.thaw,
+    pid: processes.pid,
+    said: processes.said,
+    startControlPlane: async (name = "control-plane", env = {}) => {
+      const replica = named(name);
+      processes.launch(name, "control-plane/src/main.ts", { ...settingsOf(replica), ...env });
+      const isReady = async () => (await ask(replica.url, "GET", "/readyz")).status === 200;
+      await waitFor("readiness", isReady, 60_000, name);
+    },
+    startControlPlanes: async () => {
+      const missing = replicas.filter((replica) => !processes.isAlive(replica.name));
+      await Promise.all(missing.map((replica) => fleet.startControlPlane(replica.name)));
     },
     startAgent: async (name, own = {}) => {
       const { body } = await api<{ token: string }>("POST", "/api/v1/enrollments", {});
-      launch(name, "agent/src/start.js", {
+      processes.launch(name, "agent/src/start.js", {
         RENDERPLANE_AGENT_DIR: fleet.agentDir(name),
         RENDERPLANE_AGENT_NAME: name,
-        RENDERPLANE_ENROL_ADDRESS: `127.0.0.1:${enrol}`,
+        RENDERPLANE_ENROL_ADDRESS: (answering()[0] ?? named("control-plane")).enrolAddress,
         RENDERPLANE_JOIN_TOKEN: body.token,
         ...own,
       });
@@ -176,13 +222,13 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
       };
       await waitFor(`${name} online`, isOnline, 60_000, name);
     },
-    kill9: (name) => end(name, "SIGKILL"),
+    kill9: (name) => processes.end(name, "SIGKILL"),
     terminate: async (name) => {
-      await end(name, "SIGTERM");
-      return children.get(name)?.exitCode ?? null;
+      await processes.end(name, "SIGTERM");
+      return processes.exitCode(name);
     },
     startSecond: async () => {
-      const child = launch("second", "control-plane/src/main.ts", {
+      const child = processes.launch("second", "control-plane/src/main.ts", {
         RENDERPLANE_DATA_DIR: join(dir, "control-plane"),
         RENDERPLANE_LISTEN: "127.0.0.1:0",
         RENDERPLANE_GRPC_LISTEN: "127.0.0.1:0",
@@ -220,7 +266,10 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
         const job = await fleet.job(id).catch(() => undefined);
         if (job?.id && holds(job)) return job;
         if (performance.now() > deadline) {
-          const said = [...logs.keys()].map((name) => `${name}:\n${tail(name)}`).join("\n");
+          const said = processes
+            .names()
+            .map((name) => `${name}:\n${tail(name)}`)
+            .join("\n");
           throw new Error(`${what} did not happen: ${JSON.stringify(job)?.slice(0, 3000)}\n${said}`);
         }
         await new Promise((resolve) => setTimeout(resolve, 50));
@@ -229,38 +278,20 @@ export const openFleet = async (env: NodeJS.ProcessEnv = {}): Promise<Fleet> => 
     sql,
     broken: () => brokenInvariants((text) => sql(text)),
     stop: async () => {
-      for (const name of [...children.keys()].reverse()) await end(name, "SIGTERM");
+      const planes = new Set(replicas.map((replica) => replica.name));
+      const names = processes.names();
+      await Promise.all(names.filter((name) => !planes.has(name)).map((name) => processes.end(name, "SIGTERM")));
+      await Promise.all([outside.postgres?.thaw(), outside.redis?.thaw()]);
+      await Promise.all(names.filter((name) => planes.has(name)).map((name) => processes.end(name, "SIGTERM")));
+      await Promise.all([outside.postgres?.stop(), outside.redis?.stop()]);
       await rm(dir, { recursive: true, force: true });
     },
   };
   return fleet;
 };
 
-export const isOver = (job: JobJson): boolean => ["completed", "failed", "cancelled"].includes(job.state);
-export const stageOf = (job: JobJson, name: string): StageJson => {
-  const found = job.stages.find((stage) => stage.name === name);
-  if (!found) throw new Error(`job ${job.id} has no stage ${name}`);
-  return found;
+/** What fetch says when nobody listens there. */
+const isRefused = (error: unknown): boolean => {
+  const cause = error instanceof Error ? (error.cause as { code?: string } | undefined) : undefined;
+  return cause?.code === "ECONNREFUSED";
 };
-
-/** Pids of this machine whose environment carries the marker of an attempt (its folder): what a host really runs. */
-export const processesOf = async (attemptId: string): Promise<number[]> => {
-  const found: number[] = [];
-  for (const entry of await readdir("/proc")) {
-    if (!/^\d+$/.test(entry)) continue;
-    const environment = await readFile(`/proc/${entry}/environ`, "latin1").catch(() => "");
-    const isMarked = (line: string) => line.startsWith("RENDERPLANE_ATTEMPT=") && line.endsWith(attemptId);
-    if (environment.split("\0").some(isMarked)) found.push(Number(entry));
-  }
-  return found;
-};
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(address !== null && typeof address === "object" ? address.port : 0));
-    });
-  });

@@ -1,8 +1,10 @@
 // The unary calls: one try each, under a deadline. What must not be lost is repeated by the caller's journal, so a failure is
-// thrown as the error of the one table and nothing is kept here.
+// thrown as the error of the one table and nothing is kept here. Which ends go in one call decides end-sender.ts.
 import { Metadata, type ServiceError } from "@grpc/grpc-js";
 import {
   type AgentServiceClient,
+  type CompleteManyRequest,
+  type CompleteManyResponse,
   CompleteRequest,
   type CompleteResponse,
   type PlaceOutputsRequest,
@@ -35,6 +37,13 @@ const once = <Request, Response>(act: Act<Request, Response>, request: Request):
 export const complete = (client: AgentServiceClient, request: CompleteRequest): Promise<CompleteResponse> =>
   once<CompleteRequest, CompleteResponse>(client.complete.bind(client), fitting(request));
 
+/** Every end was made `fitting` before. */
+export const completeMany = (
+  client: AgentServiceClient,
+  ends: readonly CompleteRequest[],
+): Promise<CompleteManyResponse> =>
+  once<CompleteManyRequest, CompleteManyResponse>(client.completeMany.bind(client), { ends: [...ends] });
+
 export const placeOutputs = (client: AgentServiceClient, request: PlaceOutputsRequest): Promise<PlaceOutputsResponse> =>
   once<PlaceOutputsRequest, PlaceOutputsResponse>(client.placeOutputs.bind(client), request);
 
@@ -44,10 +53,10 @@ export const renewCertificate = (
 ): Promise<RenewCertificateResponse> =>
   once<RenewCertificateRequest, RenewCertificateResponse>(client.renewCertificate.bind(client), request);
 
-const sizeOf = (request: CompleteRequest): number => CompleteRequest.encode(request).finish().length;
+export const sizeOf = (request: CompleteRequest): number => CompleteRequest.encode(request).finish().length;
 
 /** Shortens details first; a report that is still too large would be refused for ever, and says so. */
-const fitting = (request: CompleteRequest): CompleteRequest => {
+export const fitting = (request: CompleteRequest): CompleteRequest => {
   if (sizeOf(request) <= maxControlMessageBytes) return request;
   const { failure } = request;
   const shorter = failure

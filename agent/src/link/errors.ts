@@ -25,4 +25,12 @@ export const fromGrpc = (error: ServiceError): RenderplaneError => {
 /** The same call may succeed later without anybody doing anything. */
 export const isPassing = (error: RenderplaneError): boolean => errorCodes[error.code].retryable;
 
+/** The other side is of a release that does not have this call. */
+export const isUnimplemented = (error: unknown): boolean =>
+  error instanceof RenderplaneError &&
+  typeof error.cause === "object" &&
+  error.cause !== null &&
+  "code" in error.cause &&
+  error.cause.code === status.UNIMPLEMENTED;
+
 const isErrorCode = (text: string): text is ErrorCode => Object.hasOwn(errorCodes, text);

@@ -1,8 +1,15 @@
-// The agent's one tie to the control plane: enrols once, keeps a session open for ever, renews the certificate, and carries the
-// supervisor's calls. It decides when to come back and nothing about work: attempts go on while the way is down, and the
-// supervisor counts their leases.
+// The agent's one tie to the control plane: enrols once, keeps a session open for ever at one of its replicas, renews the
+// certificate, and carries the supervisor's calls. It decides when and where to come back and nothing about work: attempts go on
+// while the way is down, and the supervisor counts their leases. One connection is a line (line.ts); when a replica asks to be left,
+// the next line is open before the old one is closed.
 import { randomUUID } from "node:crypto";
-import type { AgentServiceClient, Health, HeldAttempt, Progress } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import type {
+  AgentServiceClient,
+  Health,
+  HeldAttempt,
+  Move,
+  Progress,
+} from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { maxAttemptsPerHost } from "@renderplane/proto/kernel/limits.ts";
@@ -10,15 +17,18 @@ import { ConfigError } from "@renderplane/proto/kernel/process/environment.ts";
 import type { Lifetime } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import type { ControlPlane, Supervisor } from "../work/contract.ts";
-import { openClient, splitAddress } from "./client.ts";
-import { complete, placeOutputs } from "./complete.ts";
+import { createAddressBook } from "./addresses.ts";
+import { splitAddress } from "./client.ts";
+import { placeOutputs } from "./complete.ts";
 import { diagnose } from "./diagnose.ts";
+import { createEndSender } from "./end-sender.ts";
 import { enrol } from "./enrol.ts";
 import { isPassing } from "./errors.ts";
 import { type Identity, identityPath, readIdentity } from "./identity.ts";
-import { createComeback, defaultPace, type Pace, pause, retryDelayMs } from "./pace.ts";
+import { type Line, openLine } from "./line.ts";
+import type { Outgoing } from "./outgoing.ts";
+import { createComeback, defaultPace, moveDelayMs, type Pace, pause, retryDelayMs } from "./pace.ts";
 import { createRenewalOfIdentity } from "./renewal.ts";
-import { type Outgoing, runSession } from "./session.ts";
 
 export type LinkOptions = {
   /** State folder of the agent; the identity lies there. */
@@ -27,7 +37,7 @@ export type LinkOptions = {
   readonly agentVersion: string;
   /** host:port; needed until the host is enrolled. */
   readonly enrolAddress?: string;
-  /** host:port; without it, what enrolment answered. */
+  /** host:port, or several with commas; without it, what enrolment answered. */
   readonly sessionAddress?: string;
   readonly joinToken?: string;
   readonly inventory: () => Inventory;
@@ -55,14 +65,18 @@ export const createLink = (options: LinkOptions): Link => {
   const newest = new Map<string, Progress>();
   let supervisor = options.supervisor;
   let identity: Identity | undefined;
+  /** Of the newest line; the unary calls go over it, also while its stream is down. */
   let client: AgentServiceClient | undefined;
+  let line: Line | undefined;
   let send: ((message: Outgoing, key?: string) => void) | undefined;
-  let session = new AbortController();
   let loop: Promise<void> | undefined;
   let lastReason = "";
 
   const sendProgress = (value: Progress) => send?.({ $case: "progress", value }, `progress:${value.attemptId}`);
-  const addressOf = (who: Identity) => options.sessionAddress ?? who.sessionAddress;
+  const configured = () =>
+    (options.sessionAddress ?? known(identity).sessionAddress).split(",").map((one) => one.trim());
+  const book = createAddressBook({ dir, configured, log });
+  const ends = createEndSender(() => way());
   const renewal = createRenewalOfIdentity({
     dir,
     identity: () => known(identity),
@@ -72,7 +86,7 @@ export const createLink = (options: LinkOptions): Link => {
     onRenewed: (renewed) => {
       identity = renewed;
       // The next stream is opened at once with the new certificate; calls under way end on the old channel.
-      session.abort(new Error(renewedReason));
+      line?.close(renewedReason);
     },
   });
 
@@ -110,42 +124,85 @@ export const createLink = (options: LinkOptions): Link => {
     log[level]({ code: error.code, reason: error.message }, "no session with the control plane; work goes on");
   };
 
+  const open = (who: Identity, address: string): Line => {
+    const opened: Line = openLine({
+      address,
+      identity: who,
+      supervisor: attached(supervisor),
+      instanceId,
+      agentVersion: options.agentVersion,
+      inventory: options.inventory,
+      health: options.health,
+      helloLimitMs: pace.helloLimitMs,
+      stopped: stopped.signal,
+      log,
+      onOpen: (through, ack) => {
+        carry(opened);
+        send = through;
+        lastReason = "";
+        ends.onSession(ack.protocol);
+        book.worked(address);
+        book.remember(ack.addresses);
+        forgetGone(newest, attached(supervisor).held());
+        for (const value of newest.values()) sendProgress(value);
+      },
+      onEnd: (through) => {
+        if (send === through) send = undefined;
+      },
+    });
+    return opened;
+  };
+  /** Its channel is the one for calls from now on; those under way on the last one end there. */
+  const carry = (next: Line) => {
+    if (client === next.client) return;
+    client?.close();
+    client = next.client;
+  };
+
+  /** The line to go on with: a new one that is open, or the old one when no other replica takes us. */
+  const follow = async (old: Line, move: Move): Promise<Line> => {
+    const target = book.otherThan(old.address, move.address);
+    if (target === undefined) {
+      log.info({ wished: move.address }, "asked to go to another replica, but none is known");
+      return old;
+    }
+    await pause(moveDelayMs(move.withinMs), AbortSignal.any([stopped.signal, old.over]));
+    if (stopped.signal.aborted) return old;
+    const next = open(known(identity), target);
+    if (await next.opened) {
+      log.info({ from: old.address, to: target }, "moved to another replica");
+      old.close("moved to another replica");
+      return next;
+    }
+    log.warn({ to: target }, "the other replica cannot be reached, staying");
+    next.client.close();
+    return old;
+  };
+
   const stayConnected = async (): Promise<void> => {
-    const overseer = attached(supervisor);
     const comeback = createComeback(pace);
-    let connectedAs: Identity | undefined;
     while (!stopped.signal.aborted) {
       const who = known(identity);
-      if (who !== connectedAs || !client) {
-        client?.close();
-        client = openClient(addressOf(who), who);
-        connectedAs = who;
+      if (!line) {
+        line = open(who, book.next());
+        carry(line);
       }
-      session = new AbortController();
-      const end = await runSession({
-        client,
-        supervisor: overseer,
-        instanceId,
-        agentVersion: options.agentVersion,
-        inventory: options.inventory,
-        health: options.health,
-        helloLimitMs: pace.helloLimitMs,
-        signal: AbortSignal.any([stopped.signal, session.signal]),
-        log,
-        onOpen: (open) => {
-          send = open;
-          lastReason = "";
-          forgetGone(newest, overseer.held());
-          for (const value of newest.values()) sendProgress(value);
-        },
-      });
-      send = undefined;
-      if (stopped.signal.aborted || identity !== who) continue;
+      const event = await line.next();
+      if ("move" in event) {
+        line = await follow(line, event.move);
+        continue;
+      }
+      const { address, identity: asWho } = line;
+      line = undefined;
+      if (stopped.signal.aborted || identity !== asWho) continue;
+      const { end } = event;
+      if (!end.wasOpen) book.failed(address);
       const isBlind = !end.wasOpen && end.error?.code === "unavailable" && end.error.retryAfterMs === undefined;
-      const error = isBlind ? await diagnose(addressOf(who), who, dir) : end.error;
+      const error = isBlind ? await diagnose(address, asWho, dir) : end.error;
       if (error) tell(error);
-      await pause(comeback({ error, livedMs: end.livedMs }), stopped.signal);
+      await pause(comeback({ error, livedMs: end.livedMs, choices: book.count() }), stopped.signal);
     }
+    await line?.ended;
   };
 
   const way = (): AgentServiceClient => {
@@ -165,7 +222,7 @@ export const createLink = (options: LinkOptions): Link => {
       attached(supervisor);
       identity = await identify();
       if (!identity) return;
-      splitAddress(addressOf(identity));
+      for (const address of configured()) splitAddress(address);
       loop = stayConnected();
       await renewal.start();
     },
@@ -183,7 +240,7 @@ export const createLink = (options: LinkOptions): Link => {
       newest.set(value.attemptId, value);
       sendProgress(value);
     },
-    complete: async (request) => complete(way(), request),
+    complete: async (request) => ends.send(request),
     placeOutputs: async (request) => placeOutputs(way(), request),
   };
 };

@@ -2,7 +2,7 @@
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { createComeback, defaultPace, heartbeatPeriodMs, pause, retryDelayMs } from "./pace.ts";
+import { createComeback, defaultPace, heartbeatPeriodMs, moveDelayMs, pause, retryDelayMs } from "./pace.ts";
 
 const away = new RenderplaneError("unavailable", "away");
 
@@ -41,6 +41,18 @@ describe("the wait before the next session", () => {
     expect(comeback({ error: away, livedMs: 60_000 })).toBe(1000);
     expect([1, 2, 3].map(() => comeback({ error: away, livedMs: 5 }))).toEqual([1000, 2000, 4000]);
     expect(comeback({ error: away, livedMs: 60_000 })).toBe(1000);
+  });
+
+  test("with several addresses the waits grow by the round", () => {
+    const comeback = createComeback(defaultPace, () => 1);
+    const waits = [1, 2, 3, 4, 5, 6].map(() => comeback({ error: away, livedMs: 5, choices: 3 }));
+    expect(waits).toEqual([1000, 1000, 1000, 2000, 2000, 2000]);
+  });
+
+  test("a move is spread over the time it names, within bounds", () => {
+    expect(moveDelayMs(8_000, 0.5)).toBe(4_000);
+    expect(moveDelayMs(2_147_483_647, 1)).toBe(60_000);
+    expect(moveDelayMs(-1, 1)).toBe(0);
   });
 
   test("is a finite number within the cap for any history", () => {

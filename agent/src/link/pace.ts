@@ -48,14 +48,26 @@ export const retryDelayMs = (
   return random * Math.min(pace.backoffCapMs, pace.backoffBaseMs * 2 ** Math.min(failures, 20));
 };
 
-/** The wait after each end of a stream, which remembers how many in a row did not live. */
+/**
+ * The wait after each end of a stream, which remembers how many in a row did not live. `choices`: addresses that can be tried;
+ * the waits grow by the round, so that one dead replica among three is passed over quickly.
+ */
 export const createComeback = (pace: Pace, random: () => number = Math.random) => {
   let failures = 0;
-  return (end: { readonly error: RenderplaneError | undefined; readonly livedMs: number }): number => {
+  return (end: {
+    readonly error: RenderplaneError | undefined;
+    readonly livedMs: number;
+    readonly choices?: number;
+  }): number => {
     failures = end.livedMs >= pace.steadyMs ? 0 : failures + 1;
-    return retryDelayMs(end.error, failures, pace, random());
+    return retryDelayMs(end.error, Math.ceil(failures / (end.choices ?? 1)), pace, random());
   };
 };
+
+/** A replica that stops says within which time to go; a longer wish is a mistake that would keep it waiting for us. */
+const longestMoveMs = 60_000;
+export const moveDelayMs = (withinMs: number, random: number = Math.random()): number =>
+  random * Math.min(longestMoveMs, Math.max(0, withinMs));
 
 /** How often to beat when the control plane asks for this; what makes no sense is brought back into bounds. */
 export const heartbeatPeriodMs = (askedMs: number): number =>

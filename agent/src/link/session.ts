@@ -1,25 +1,25 @@
 // One session stream, from its connection to its end: Hello, then heartbeats out and offers, starts, stops and acknowledgements in.
 // Time counts from when a heartbeat was SENT, so this host's idea of its leases always ends before the control plane's.
-// Knows nothing of retries: link.ts opens the next stream. Work goes on while no stream is open.
+// Knows nothing of retries: link.ts opens the next stream. Work goes on while no stream is open. From protocol 2 on several messages
+// may come and go in one; which protocol is spoken is in the answer to Hello.
 import { performance } from "node:perf_hooks";
 import { Metadata, type ServiceError } from "@grpc/grpc-js";
 import type {
   AgentServiceClient,
   Health,
-  SessionRequest,
+  HelloAck,
+  Move,
   SessionResponse,
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { maxQueuedMessages, oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
-import { boundedWriter } from "@renderplane/proto/kernel/process/bounded-writer.ts";
+import { oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Supervisor } from "../work/contract.ts";
 import { fromGrpc } from "./errors.ts";
+import { createOutgoing, type Outgoing } from "./outgoing.ts";
 import { heartbeatPeriodMs } from "./pace.ts";
-
-export type Outgoing = NonNullable<SessionRequest["message"]>;
 
 export type SessionParts = {
   readonly client: AgentServiceClient;
@@ -33,7 +33,9 @@ export type SessionParts = {
   readonly signal: AbortSignal;
   readonly log: Logger;
   /** The stream is open: messages go through `send` until the stream ends. */
-  readonly onOpen: (send: (message: Outgoing, key?: string) => void) => void;
+  readonly onOpen: (send: (message: Outgoing, key?: string) => void, ack: HelloAck) => void;
+  /** The replica asks to be left. */
+  readonly onMove: (move: Move) => void;
 };
 
 export type SessionEnd = {
@@ -53,8 +55,8 @@ const goodbyeLimitMs = 1000;
 export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
   new Promise((resolve) => {
     const { supervisor, log, signal } = parts;
-    // The channel may still be connecting; the time limit for Hello covers that too.
-    const call = parts.client.session(new Metadata({ waitForReady: true }));
+    // Fails at once when nobody is there: another address may answer. The time limit for Hello covers what only hangs.
+    const call = parts.client.session(new Metadata());
     const sentAt = new Map<bigint, number>();
     let openedAt: number | undefined;
     let helloSentAt = 0;
@@ -63,21 +65,19 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
     let heartbeats: Rhythm | undefined;
     let isOver = false;
 
-    const writer = boundedWriter<SessionRequest>({
+    const outgoing = createOutgoing({
       write: (message) => call.write(message),
-      onDrain: (resume) => call.on("drain", resume),
-      max: maxQueuedMessages,
       onOverflow: () => end(new RenderplaneError("unavailable", "the control plane does not read its messages")),
     });
-    const send = (message: Outgoing, key?: string) => writer.send({ message }, key === undefined ? {} : { key });
-
+    call.on("drain", outgoing.resume);
+    const { send } = outgoing;
     const end = (error: RenderplaneError | undefined) => {
       if (isOver) return;
       isOver = true;
       clearTimeout(helloTimer);
       clearTimeout(goodbyeTimer);
       signal.removeEventListener("abort", goodbye);
-      writer.close();
+      outgoing.close();
       call.cancel();
       void heartbeats?.stop();
       if (openedAt !== undefined) guarded("onDisconnect", () => supervisor.onDisconnect());
@@ -91,6 +91,7 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
       void heartbeats?.stop();
       const reason = signal.reason instanceof Error ? signal.reason.message : String(signal.reason);
       send({ $case: "goodbye", value: { reason } });
+      outgoing.flush();
       call.end();
       goodbyeTimer = setTimeout(() => end(undefined), goodbyeLimitMs);
     };
@@ -109,7 +110,7 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
         log.warn({ err: error }, "the health of the host could not be sampled");
         return undefined;
       });
-      if (isOver) return undefined;
+      if (isOver || signal.aborted) return undefined;
       sequence += 1n;
       sentAt.set(sequence, performance.now());
       if (sentAt.size > maxUnacknowledged) sentAt.delete(sequence - BigInt(maxUnacknowledged));
@@ -124,9 +125,11 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
         clearTimeout(helloTimer);
         openedAt = performance.now();
         heartbeatMs = heartbeatPeriodMs(message.value.heartbeatMs);
+        if (message.value.protocol >= 2) outgoing.allowBatches();
         guarded("onHelloAck", () => supervisor.onHelloAck(message.value, helloSentAt));
-        log.info({ hostId: message.value.hostId, epoch: String(message.value.epoch) }, "session opened");
-        parts.onOpen(send);
+        const { hostId, epoch, protocol } = message.value;
+        log.info({ hostId, epoch: String(epoch), protocol: Math.max(1, protocol) }, "session opened");
+        parts.onOpen(send, message.value);
         heartbeats = rhythm({
           name: "heartbeat",
           periodMs: heartbeatMs,
@@ -146,6 +149,13 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
           return guarded("onStart", () => supervisor.onStart(message.value));
         case "stop":
           return guarded("onStop", () => supervisor.onStop(message.value));
+        case "move":
+          return guarded("onMove", () => parts.onMove(message.value));
+        case "batch":
+          // A batch inside a batch is ignored.
+          for (const inner of message.value.messages)
+            if (inner.message && inner.message.$case !== "batch" && !isOver) take(inner.message);
+          return;
         case "heartbeatAck": {
           const at = sentAt.get(message.value.sequence);
           if (message.value.nextHeartbeatMs > 0) heartbeatMs = heartbeatPeriodMs(message.value.nextHeartbeatMs);
@@ -181,7 +191,8 @@ export const runSession = (parts: SessionParts): Promise<SessionEnd> =>
       }
     });
     call.on("data", ({ message }: SessionResponse) => {
-      if (message && !isOver) take(message);
+      // After a goodbye this stream's words are of an older epoch.
+      if (message && !isOver && !signal.aborted) take(message);
     });
     call.on("error", (error: ServiceError) => end(signal.aborted ? undefined : fromGrpc(error)));
     call.on("end", () => {

@@ -2,7 +2,7 @@
 // and nothing is reported again after it was answered. Kills fall anywhere: before the accept, between exit and result,
 // between result and answer. The seed is printed, so a failing run can be looked at.
 import { type ChildProcess, fork } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
@@ -14,6 +14,8 @@ import {
 } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createHost } from "../machine/host.ts";
+import { markedProcesses } from "../machine/proc.ts";
+import { markerName } from "../machine/process.ts";
 import { createTestDir, removeTestDir, testOffer, until, writeProgram } from "../testing.ts";
 import type { FromAgent, ToAgent } from "../testing-messages.ts";
 
@@ -35,9 +37,12 @@ const createControl = (offers: readonly Offer[]) => {
   const answered = new Set<string>();
   const faults: string[] = [];
   const paid: string[] = [];
+  /** Stages whose payment was on disk when a life ended: no later life pays for them. */
+  const paidBefore: Set<string>[] = [];
   let delayMs = () => 0;
 
   const serve = (agent: ChildProcess) => {
+    const settled = new Set(paidBefore.flatMap((stages) => [...stages]));
     const send = (message: ToAgent) => {
       if (agent.connected) agent.send(message, () => {});
     };
@@ -52,7 +57,11 @@ const createControl = (offers: readonly Offer[]) => {
       }
     };
     agent.on("message", (message: FromAgent) => {
-      if (message.type === "paid") paid.push(message.attempt);
+      if (message.type === "paid") {
+        if (settled.has(message.attempt)) faults.push(`${message.attempt} was paid again`);
+        settled.add(message.attempt);
+        paid.push(message.attempt);
+      }
       if (message.type === "hello") {
         const held = new Map(message.held.map((attempt) => [attempt.attemptId, attempt]));
         for (const id of started)
@@ -71,7 +80,7 @@ const createControl = (offers: readonly Offer[]) => {
           ack: {
             hostId: "h",
             epoch: 1n,
-            heartbeatMs: 200,
+            heartbeatMs: 30_000,
             leaseMs: 20_000,
             verdicts,
             serverMs: 0n,
@@ -111,6 +120,11 @@ const createControl = (offers: readonly Offer[]) => {
     noteAnswered: () => {
       const left = new Set(readdirSync(join(dir, "attempts")));
       for (const id of reported.keys()) if (!left.has(id)) answered.add(id);
+    },
+    /** Reads what the life that has just ended wrote down of its payments. */
+    notePaid: () => {
+      const isPaid = ({ attemptId }: Offer) => existsSync(join(dir, "attempts", attemptId, "once", "paid.json"));
+      paidBefore.push(new Set(offers.filter(isPaid).map((offer) => offer.stage)));
     },
     setDelay: (next: () => number) => {
       delayMs = next;
@@ -153,6 +167,7 @@ test("killed with -9 fifteen times: every step started once, every result delive
     agent.kill("SIGKILL");
     await until("the agent is dead", () => agent.signalCode !== null || agent.exitCode !== null);
     control.noteAnswered();
+    control.notePaid();
     agent = startAgent(control);
   }
   control.setDelay(() => 0);
@@ -171,8 +186,30 @@ test("killed with -9 fifteen times: every step started once, every result delive
     expect(JSON.parse(request.result)).toEqual({ frames: [1, 1, 1], paid: 1 });
     expect(request.outputs[0]?.sizeBytes).toBeGreaterThan(0n);
   }
-  // `once` is done before it is written: a kill in that instant repeats it, anything else does not.
+  // `once` is done before it is written: a kill in that instant repeats it in the next life. That no life pays twice, and none for what
+  // was written down, is told by the faults above.
   expect(new Set(control.paid).size).toBe(attempts);
-  expect(control.paid.length).toBeLessThanOrEqual(attempts + 2);
   expect(createHost().endStrangers(join(dir, "attempts"), new Set())).toEqual([]);
 }, 120_000);
+
+test("F3: agent and shim killed with -9: the next agent ends what they left running and says that it is lost", async () => {
+  writeProgram(dir, "ffmpeg", `touch ${dir}/started; sleep 60 & exec sleep 60`);
+  const [offer] = [testOffer("film")];
+  const control = createControl([offer]);
+  const agent = startAgent(control);
+  await until("it runs", () => existsSync(join(dir, "started")));
+  const { pid } = JSON.parse(
+    readFileSync(join(dir, "attempts", offer.attemptId, "steps", "one", "shim.json"), "utf8"),
+  ) as { pid: number };
+  agent.kill("SIGKILL");
+  process.kill(pid, "SIGKILL");
+  await until("the agent is dead", () => agent.signalCode !== null);
+  const marked = () => markedProcesses(markerName, join(dir, "attempts")).length;
+  expect(marked()).toBeGreaterThan(0);
+  const next = startAgent(control);
+  await until("it is reported", () => control.reported.size === 1, 30_000);
+  expect(marked()).toBe(0);
+  expect(control.reported.get(offer.attemptId)).toMatchObject({ outcome: Outcome.OUTCOME_FAILED });
+  expect(control.faults).toEqual([]);
+  next.kill("SIGKILL");
+}, 60_000);

@@ -22,7 +22,7 @@ import { createStageContext, Detached, LeaseEnded, type Programs } from "./stage
 import { AddressRefused } from "./transfer.ts";
 
 /** Why an attempt is ended from outside; "failed" ends the steps that still run beside the one that failed. */
-export type StopCause = "cancelled" | "lease_lost" | "untrusted" | "timeout" | "failed";
+export type StopCause = "cancelled" | "lease_lost" | "given_back" | "untrusted" | "timeout" | "failed";
 
 export type AttemptEnd =
   | { readonly kind: "result"; readonly request: CompleteRequest }
@@ -152,6 +152,10 @@ export const runAttempt = (options: AttemptOptions): AttemptRun => {
       case "untrusted":
         return finish(Outcome.OUTCOME_INTERRUPTED, {
           failure: failure("network", "The lease could not be renewed in time, so the agent stopped the work itself."),
+        });
+      case "given_back":
+        return finish(Outcome.OUTCOME_INTERRUPTED, {
+          failure: failure("transient", "The host is being emptied and its time was up, so the work was given back."),
         });
       case "timeout":
         return finish(Outcome.OUTCOME_FAILED, {

@@ -1,6 +1,7 @@
 // Delivers results: each one is on disk before it is sent, is repeated with backoff and jitter until the control plane
 // answers, and survives restarts, because the journal of a result is its attempt's folder. Leaves the folder to its owner.
-// Keeps: a result that was refused for its form never blocks the others; it is replaced by a short one, once.
+// Keeps: a result that was refused twice for its form never blocks the others and is never lost: it is put away for a person, and a
+// short one goes in its place, once.
 import { type CompleteRequest, Outcome } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { errorCodes, isCode, RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
@@ -11,6 +12,8 @@ import type { ControlPlane } from "./contract.ts";
 const pauses = { firstMs: 200, maxMs: 15_000 };
 /** gRPC codes that a repetition cannot cure: INVALID_ARGUMENT, OUT_OF_RANGE. */
 const malformedCodes: readonly number[] = [3, 11];
+/** The second refusal proves that the first was no accident of the way. */
+const maxRefusals = 2;
 /** NOT_FOUND: the control plane does not know the attempt. */
 const unknownCode = 5;
 
@@ -34,6 +37,8 @@ export type Answer = "applied" | "stale" | "refused";
 export const createCompletions = (options: {
   readonly complete: ControlPlane["complete"];
   readonly onAnswer: (attemptId: string, answer: Answer) => void;
+  /** The result cannot be taken in this form; this one is sent from now on. */
+  readonly onReplace: (replacement: CompleteRequest) => void;
   readonly log: Logger;
 }): Completions => {
   const loops = new Map<string, { readonly abort: AbortController; wake: () => void }>();
@@ -41,6 +46,7 @@ export const createCompletions = (options: {
   const deliver = async (request: CompleteRequest, abort: AbortSignal, pause: (ms: number) => Promise<void>) => {
     const log = options.log.child({ attempt_id: request.attemptId });
     let message = request;
+    let refusals = 0;
     const nextPauseMs = createBackoff(pauses);
     for (let tries = 1; !abort.aborted; tries++) {
       try {
@@ -54,14 +60,17 @@ export const createCompletions = (options: {
         if (isCode(error, "lease_lost")) return options.onAnswer(request.attemptId, "stale");
         const code = grpcCodeOf(error);
         const isMalformed = malformedCodes.includes(code) || isCode(error, "body_too_large");
-        if (code === unknownCode || (isMalformed && message !== request)) {
+        if (isMalformed) refusals += 1;
+        const isOver = isMalformed && refusals >= maxRefusals;
+        if (code === unknownCode || (isOver && message !== request)) {
           log.error({ err: error }, "result refused for good");
           options.onAnswer(request.attemptId, "refused");
           return;
         }
-        if (isMalformed) {
-          log.error({ err: error }, "result refused for its form, a short one goes in its place");
+        if (isOver) {
           message = replacementFor(request, error);
+          refusals = 0;
+          options.onReplace(message);
           continue;
         }
         if (tries === 1) log.warn({ err: error }, "result not delivered yet, retrying");
@@ -131,7 +140,8 @@ const replacementFor = (request: CompleteRequest, error: unknown): CompleteReque
   outputs: [],
   failure: {
     failureClass: "agent_bug",
-    message: "The control plane refused the form of this attempt's result. Look at the agent's log.",
+    message:
+      "The result is too large or malformed: the control plane refused it. The agent keeps it in its folder dead/ and names it in its log.",
     evidence: (error instanceof Error ? error.message : String(error)).slice(0, 1024),
     exit: "",
   },

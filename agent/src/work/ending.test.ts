@@ -1,7 +1,7 @@
 // Every way to end an attempt from outside or by a full disk: what is left running (nothing), and what is reported.
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Outcome } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+import { Outcome, Refusal } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { createHost } from "../machine/host.ts";
 import { markedProcesses } from "../machine/proc.ts";
@@ -65,6 +65,25 @@ describe("an attempt is ended", () => {
     expect(left).toBe(0);
     expect(result.usage[0]?.quantity).toBeGreaterThan(0);
     expect(agent.results).toHaveLength(1);
+  });
+
+  test("given back: a running one is ended first, an accepted and an unknown one are answered too, all as interrupted", async () => {
+    ffmpeg(`sleep 60 & touch ${dir}/started; wait`);
+    const agent = await start([sleeper]);
+    const [running, accepted, unknown] = [testOffer("sleeper"), testOffer("sleeper"), testOffer("sleeper")];
+    for (const offer of [running, accepted]) await agent.take(offer);
+    agent.supervisor.onStart(running);
+    await until("it runs", isRunning);
+    let left = -1;
+    agent.onComplete(async (request) => {
+      if (request.attemptId === running.attemptId) left = marked().length;
+      return { applied: true };
+    });
+    for (const offer of [running, accepted, unknown]) agent.giveBack(offer);
+    for (const offer of [running, accepted, unknown])
+      expect(await agent.ended(offer)).toMatchObject({ outcome: Outcome.OUTCOME_INTERRUPTED, fence: offer.fence });
+    expect(left).toBe(0);
+    expect(agent.resultOf(running)?.usage[0]?.quantity).toBeGreaterThan(0);
   });
 
   test("by a lost lease: killed, discarded, and nothing is reported", async () => {
@@ -200,5 +219,44 @@ describe("the disk fills up", () => {
       path.endsWith("result.json") ? noSpace() : host.disk.writeDurable(path, text);
     const other = await start([oneStep], { host: { ...host, disk: { ...host.disk, writeDurable: never } } });
     expect((await other.run(testOffer("one"))).outcome).toBe(Outcome.OUTCOME_SUCCEEDED);
+  });
+});
+
+describe("a drain", () => {
+  const sleeper = kindOf("sleeper", async (context) => {
+    await context.process("sleep", { program: "ffmpeg", args: [] });
+    return { result: {}, outputs: [] };
+  });
+
+  test("takes nothing more, says so in heartbeats, and ends when the work and its answers are through", async () => {
+    ffmpeg(`touch ${dir}/started; while [ ! -e ${dir}/go ]; do sleep 0.05; done`);
+    const agent = await start([sleeper]);
+    const offer = testOffer("sleeper");
+    await agent.take(offer);
+    agent.supervisor.onStart(offer);
+    await until("it runs", () => existsSync(join(dir, "started")));
+    expect(agent.supervisor.pressure()).toEqual({ unacknowledgedEnds: 0, isDraining: false });
+    let isDrained = false;
+    const draining = agent.supervisor.drain(60_000).then(() => {
+      isDrained = true;
+    });
+    expect(await agent.take(testOffer("sleeper"))).toMatchObject({ refusal: Refusal.REFUSAL_DRAINING });
+    expect(agent.supervisor.pressure().isDraining).toBe(true);
+    expect(isDrained).toBe(false);
+    writeFileSync(join(dir, "go"), "");
+    await draining;
+    expect(agent.resultOf(offer)?.outcome).toBe(Outcome.OUTCOME_SUCCEEDED);
+    expect(agent.supervisor.held()).toEqual([]);
+  });
+
+  test("gives back what is left when its time is up", async () => {
+    ffmpeg("sleep 60");
+    const agent = await start([sleeper]);
+    const offer = testOffer("sleeper");
+    await agent.take(offer);
+    agent.supervisor.onStart(offer);
+    await agent.supervisor.drain(300);
+    expect(agent.resultOf(offer)?.outcome).toBe(Outcome.OUTCOME_INTERRUPTED);
+    expect(marked()).toEqual([]);
   });
 });

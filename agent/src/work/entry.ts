@@ -11,6 +11,10 @@ export type Entry = {
   /** Monotonic; renewals sent earlier did not list this attempt. */
   readonly heldSinceMs: number;
   lease: Lease;
+  /** Its Start came while this agent could not trust itself; it begins when that is over. */
+  isStartDue?: boolean;
+  /** On the wire, once it has ended: what its end takes of the journal's bound. */
+  endBytes?: number;
   state: "accepted" | "running" | "waiting" | "ended";
   run?: AttemptRun;
 };

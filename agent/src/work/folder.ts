@@ -3,10 +3,10 @@
 //   started      the Start arrived; which boot, when                  steps/     one folder a process (machine/process.ts)
 //   once/        answers of acts that must not be repeated            work/      cwd of the programs, inputs and outputs
 //   result.json  what will be said in Complete, written durably before it is sent
-// Keeps: a folder is either readable as a whole or moved to dead/; nothing is deleted before the control plane has answered, and
-// then all at once, by its name: half of a folder would look like an attempt that has to be done again.
-import { createHash } from "node:crypto";
+// The form of the two records is record.ts's. Keeps: a record is read whole or its folder goes to dead/; nothing is deleted before the
+// control plane has answered, and then all at once, by its name: half of a folder would look like an attempt to be done again.
 import {
+  copyFileSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -19,12 +19,12 @@ import {
 import { join } from "node:path";
 import { CompleteRequest, Offer } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Disk } from "./host.ts";
+import { openRecord, sealRecord, type Whose, whoseRecord } from "./record.ts";
 
 /** Ids become folder names. Anything else is refused as an invalid spec. */
 export const attemptIdPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
-/** Unreadable folders that are kept for a person; the oldest goes first. */
-const maxDeadFolders = 20;
-const formatVersion = 1;
+/** Unreadable folders and refused ends that are kept for a person; the oldest goes first. */
+const maxDead = 20;
 
 export type Spec = { readonly offer: Offer; readonly bootId: string };
 /** Times of the monotonic clock of that boot, in milliseconds. */
@@ -48,20 +48,23 @@ export const attemptFolder = (agentDir: string, attemptId: string, disk: Disk) =
     writeSpec: (spec: Spec): void => {
       mkdirSync(at("work"), { recursive: true, mode: 0o700 });
       for (const name of ["steps", "once"]) mkdirSync(at(name), { recursive: true, mode: 0o700 });
-      disk.writeDurable(
-        at("spec.json"),
-        sealed(Offer.encode(spec.offer).finish(), spec.offer, { bootId: spec.bootId }),
-      );
+      const message = Offer.encode(spec.offer).finish();
+      disk.writeDurable(at("spec.json"), sealRecord(spec.offer, message, spec.offer, { bootId: spec.bootId }));
       disk.syncFolder(attemptsRoot(agentDir));
     },
-    /** Throws when it is missing, cut or of another format. */
+    /** Throws when it is missing, cut, damaged or of another format. */
     readSpec: (): Spec => {
-      const value = readObject(at("spec.json"));
-      if (typeof value.bootId !== "string") throw new Error("spec.json has no bootId");
-      const offer = Offer.decode(unseal(value));
+      const { message, bootId } = openRecord(readFileSync(at("spec.json")));
+      if (bootId === undefined) throw new Error("spec.json has no bootId");
+      const offer = Offer.decode(message);
       if (offer.attemptId !== attemptId) throw new Error(`spec.json is of attempt ${offer.attemptId}`);
-      return { offer, bootId: value.bootId };
+      return { offer, bootId };
     },
+    /** What can still be known of a folder whose records cannot all be read. */
+    whose: (): Whose | undefined =>
+      ["spec.json", "result.json"]
+        .flatMap((name) => (existsSync(at(name)) ? (whoseRecord(readFileSync(at(name))) ?? []) : []))
+        .find((found) => found.attemptId === attemptId),
 
     /** Whole or not there, but not synced: it only has to outlive this process; after a reboot the attempt is over anyway. */
     writeStarted: (started: Started): void => {
@@ -95,9 +98,19 @@ export const attemptFolder = (agentDir: string, attemptId: string, disk: Disk) =
     writeOnce: (name: string, json: string): void => disk.writeDurable(join(root, "once", `${name}.json`), json),
 
     writeResult: (request: CompleteRequest): void =>
-      disk.writeDurable(at("result.json"), sealed(CompleteRequest.encode(request).finish(), request)),
+      disk.writeDurable(at("result.json"), sealRecord(request, CompleteRequest.encode(request).finish(), request)),
     readResult: (): CompleteRequest | undefined =>
-      existsSync(at("result.json")) ? CompleteRequest.decode(unseal(readObject(at("result.json")))) : undefined,
+      existsSync(at("result.json"))
+        ? CompleteRequest.decode(openRecord(readFileSync(at("result.json"))).message)
+        : undefined,
+    /** The refused end goes to dead/ for a person; the caller writes another one in its place. Answers where it lies. */
+    setResultAside: (): string => {
+      const target = join(agentDir, "dead", `${attemptId}.result.json`);
+      mkdirSync(join(agentDir, "dead"), { recursive: true, mode: 0o700 });
+      if (existsSync(at("result.json"))) copyFileSync(at("result.json"), target);
+      keepNewest(join(agentDir, "dead"), maxDead);
+      return target;
+    },
 
     /** Frees what the answer no longer needs; the journal stays. */
     removeFiles: (): void => {
@@ -114,7 +127,7 @@ export const attemptFolder = (agentDir: string, attemptId: string, disk: Disk) =
       moveAside(agentDir, attemptId, "dead");
       // The journal and the logs say what happened; the media may be gigabytes.
       rmSync(join(agentDir, "dead", attemptId, "work"), { recursive: true, force: true });
-      keepNewest(join(agentDir, "dead"), maxDeadFolders);
+      keepNewest(join(agentDir, "dead"), maxDead);
     },
   };
 };
@@ -146,28 +159,6 @@ const keepNewest = (folder: string, count: number): void => {
     .map((entry) => ({ path: join(folder, entry), atMs: lstatSync(join(folder, entry)).mtimeMs }))
     .sort((a, b) => b.atMs - a.atMs);
   for (const entry of newestFirst.slice(count)) rmSync(entry.path, { recursive: true, force: true });
-};
-
-/** The message in the wire's own form with its digest, which is what is read back, and once more for people. */
-const sealed = (message: Uint8Array, forPeople: object, more: { readonly [key: string]: string } = {}): string =>
-  JSON.stringify({
-    version: formatVersion,
-    ...more,
-    message: Buffer.from(message).toString("base64"),
-    sha256: createHash("sha256").update(message).digest("hex"),
-    readable: JSON.parse(
-      JSON.stringify(forPeople, (_key, value) => (typeof value === "bigint" ? String(value) : value)),
-    ),
-  });
-
-const unseal = (value: { readonly [key: string]: unknown }): Buffer => {
-  if (value.version !== formatVersion)
-    throw new Error(
-      `the file has format ${String(value.version)}, this agent reads ${formatVersion}. Finish the attempt with the agent that began it.`,
-    );
-  const message = Buffer.from(String(value.message), "base64");
-  if (createHash("sha256").update(message).digest("hex") !== value.sha256) throw new Error("the file is damaged");
-  return message;
 };
 
 const readObject = (path: string): { readonly [key: string]: unknown } => {

@@ -3,34 +3,30 @@
 //   accepted  spec.json            waits for Start; forgotten after one lease without it
 //   running   + started            runAttempt is at work (from a Start, a CONTINUE, or an adoption with a trusted lease)
 //   waiting   + started            found at start with a lease that is not trusted any more: nothing new is begun before a verdict
-//   ended     + result.json        the result is repeated until the control plane answers; then the folder goes
-// Keeps: past its trusted time no attempt works on; a lost lease is never reported; one offer is considered at a time.
-import {
-  type CompleteRequest,
-  type Offer,
-  Outcome,
-  Refusal,
-  StopReason,
-  VerdictAction,
-} from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+//   ended     + result.json        the result is repeated until the control plane answers; then the folder goes (ends.ts)
+// Keeps: past its trusted time no attempt works on; a lost lease is never reported; one offer is considered at a time; an agent that
+// stood still begins and commits nothing before a heartbeat that it sent afterwards was acknowledged (stall.ts).
+import { type Offer, Outcome, StopReason, VerdictAction } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Inventory } from "@renderplane/proto/gen/renderplane/v1/types.ts";
-import type { FailureClass } from "@renderplane/proto/kernel/failure.ts";
+import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { defaultTimings, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import type { Lifetime } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
-import { rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import { isDiskFull } from "../domain/errno.ts";
-import { renewed, trustedUntilMs } from "../domain/trust.ts";
-import { takeOffer } from "./admission.ts";
+import { type Lease, marginOf, orphanLimitMs, renewed, trustedUntilMs } from "../domain/trust.ts";
 import type { Artifacts } from "./artifacts.ts";
 import { type AttemptEnd, runAttempt, type StopCause } from "./attempt.ts";
 import type { ArtifactCache } from "./cache.ts";
-import { createCompletions } from "./completions.ts";
 import type { ControlPlane, StageKind, Supervisor } from "./contract.ts";
+import { drain } from "./drain.ts";
+import { createEnds, type JournalLimits } from "./ends.ts";
 import { type Entry, heldOf } from "./entry.ts";
 import type { Host } from "./host.ts";
+import { considerOffers } from "./offers.ts";
 import { restoreAttempts, shortResult } from "./restore.ts";
 import type { Programs } from "./stage-context.ts";
+import { createStallGuard } from "./stall.ts";
+import { createTrustLoop } from "./trust-loop.ts";
 
 export type SupervisorOptions = {
   readonly host: Host;
@@ -42,82 +38,69 @@ export type SupervisorOptions = {
   readonly control: ControlPlane;
   readonly artifacts: Artifacts;
   readonly cache: ArtifactCache;
+  /** Without it every window follows from the lease that the control plane gives. */
   readonly timings?: Timings;
+  readonly journalLimits?: JournalLimits;
   readonly transferPatienceMs?: number;
   /** Moves finished attempts to kept/ instead of removing them: for benchmarks and for looking at what was run. */
   readonly keepAttempts?: boolean;
   readonly log: Logger;
 };
 
-/** The longest sleep of the trust loop; with nothing held it costs one timer a minute. */
-const idleTrustMs = 60_000;
-const minTrustMs = 20;
-/** Past its trusted time nothing may run on, so a fault of the loop is not slept over. */
-const trustRetryMs = 1_000;
+/** After TERM and KILL: for the end of the process to be seen and written down. */
+const drainSlackMs = 2_000;
 
-export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifetime => {
-  const { control, log, dir, host } = options;
+export type AgentSupervisor = Supervisor &
+  Lifetime & {
+    /** What heartbeats say of the agent itself. */
+    pressure(): { readonly unacknowledgedEnds: number; readonly isDraining: boolean };
+    /** Takes nothing more, waits, gives the rest back. The session must stay open meanwhile. */
+    drain(limitMs: number): Promise<void>;
+  };
+
+export const createSupervisor = (options: SupervisorOptions): AgentSupervisor => {
+  const { log, dir, host } = options;
   const timings = options.timings ?? defaultTimings;
   const kinds = new Map(options.kinds.map((kind) => [kind.kind, kind]));
   const { bootId } = host;
   const entries = new Map<string, Entry>();
+  const stall = createStallGuard({ log });
   let offers = Promise.resolve();
-  let isStopping = false;
+  let refusing: "" | "the agent is stopping" | "the agent is draining" = "";
   let sessionLeaseMs = timings.leaseMs;
 
-  const forget = (entry: Entry, how: "remove" | "bury" = "remove") => {
-    entries.delete(entry.offer.attemptId);
-    try {
-      if (how === "bury") entry.folder.bury();
-      else if (options.keepAttempts) entry.folder.keep();
-      else entry.folder.remove();
-    } catch (error) {
-      log.error({ err: error, attempt_id: entry.offer.attemptId }, "attempt folder not removed");
-    }
+  /** Commits nothing for an attempt that may be somebody else's; callers repeat what is `unavailable`. */
+  const confirmed =
+    <Request, Response>(act: (request: Request) => Promise<Response>) =>
+    async (request: Request): Promise<Response> => {
+      if (stall.isStalled())
+        throw new RenderplaneError("unavailable", "this agent stood still; it waits for an acknowledged heartbeat");
+      return act(request);
+    };
+  const control: ControlPlane = {
+    ...options.control,
+    complete: confirmed(options.control.complete),
+    placeOutputs: confirmed(options.control.placeOutputs),
   };
-  const completions = createCompletions({
+  const ends = createEnds({
+    ...options,
+    entries,
     complete: control.complete,
-    onAnswer: (attemptId, answer) => {
-      const entry = entries.get(attemptId);
-      if (entry) forget(entry, answer === "refused" ? "bury" : "remove");
-    },
-    log,
+    ...(options.journalLimits ? { limits: options.journalLimits } : {}),
   });
+  const { forget, report, giveUp } = ends;
 
-  /** The result is on disk before it is sent. On a full disk the attempt's own files make room for it. */
-  const report = (entry: Entry, request: CompleteRequest) => {
-    entry.state = "ended";
-    delete entry.run;
-    try {
-      try {
-        entry.folder.writeResult(request);
-      } catch (error) {
-        if (!isDiskFull(error)) throw error;
-        entry.folder.removeFiles();
-        entry.folder.writeResult(request);
-      }
-      if (!options.keepAttempts) entry.folder.removeFiles();
-    } catch (error) {
-      log.error({ err: error, attempt_id: request.attemptId }, "result not journaled, it is sent from memory");
-    }
-    if (!isStopping) completions.add(request);
-  };
+  const marginMs = (lease: Lease) => options.timings?.trustMarginMs ?? marginOf(lease.leaseMs);
+  const leaseOf = (offer: Offer, renewedMs: number): Lease => ({
+    renewedMs,
+    leaseMs: offer.leaseMs || sessionLeaseMs,
+    trustedMs: offer.trustedMs,
+  });
 
   const onEnd = (entry: Entry, end: AttemptEnd) => {
     if (end.kind === "detached") return;
     if (end.kind === "discard") forget(entry);
     else report(entry, end.request);
-  };
-
-  /** What an earlier agent left running is ended before anybody hears that the attempt is over. */
-  const giveUp = async (entry: Entry, failureClass: FailureClass, why: string) => {
-    entry.state = "ended";
-    await host
-      .endMarked(entry.folder.root)
-      .catch((error: unknown) => log.error({ err: error, attempt_id: entry.offer.attemptId }, "processes not ended"));
-    // The lease may be lost meanwhile: then nothing is reported.
-    if (entries.get(entry.offer.attemptId) !== entry) return;
-    report(entry, shortResult(entry.offer, Outcome.OUTCOME_FAILED, failureClass, why));
   };
 
   const begin = (entry: Entry) => {
@@ -129,13 +112,15 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
       entry.folder.writeStarted(started);
       entry.folder.writeLease(entry.lease.renewedMs);
       entry.state = "running";
+      delete entry.isStartDue;
       const run = runAttempt({
         ...options,
+        control,
         spec: { offer: entry.offer, bootId },
         started,
         kind,
         folder: entry.folder,
-        leaseLimitMs: entry.lease.leaseMs,
+        leaseLimitMs: orphanLimitMs(entry.lease, marginMs(entry.lease)),
         killAfterMs: timings.killAfterMs,
         log: attemptLog,
       });
@@ -155,56 +140,52 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
     }
   };
 
-  const consider = async (offer: Offer) => {
-    const answer = (accepted: boolean, refusal: Refusal, reason: string) =>
-      control.answerOffer({ attemptId: offer.attemptId, fence: offer.fence, accepted, refusal, reason });
-    const known = entries.get(offer.attemptId);
-    // The same offer again (its answer was lost): the same answer.
-    if (known?.offer.fence === offer.fence) return answer(true, Refusal.REFUSAL_UNSPECIFIED, "");
-    if (known) return answer(false, Refusal.REFUSAL_ALREADY_HELD, `held under fence ${known.offer.fence}`);
-    if (isStopping) return answer(false, Refusal.REFUSAL_DRAINING, "the agent is stopping");
-    const held = [...entries.values()].filter((entry) => entry.state !== "ended");
-    const taken = await takeOffer(offer, {
-      ...options,
-      kinds: new Set(kinds.keys()),
-      held: held.flatMap((entry) => entry.offer.allocation ?? []),
-    });
-    if (!taken.ok) {
-      log.info({ attempt_id: offer.attemptId, reason: taken.reason }, "offer refused");
-      return answer(false, taken.refusal, taken.reason);
-    }
-    const { folder } = taken;
-    const now = host.nowMs();
-    // The accept renews the lease when it is committed, which is after this moment.
-    const lease = { renewedMs: now, leaseMs: offer.leaseMs || sessionLeaseMs };
-    entries.set(offer.attemptId, { offer, folder, heldSinceMs: now, lease, state: "accepted" });
-    answer(true, Refusal.REFUSAL_UNSPECIFIED, "");
-    trust.ring();
-  };
+  const consider = considerOffers({
+    ...options,
+    kinds: new Set(kinds.keys()),
+    entries,
+    refusing: () => refusing,
+    fullness: ends.fullness,
+    leaseOf,
+    onTaken: () => trust.ring(),
+  });
 
   /** Ends an attempt in whatever state it is. Without a run its processes may still live under their shims. */
-  const end = async (entry: Entry, cause: Extract<StopCause, "cancelled" | "lease_lost">) => {
+  const end = async (entry: Entry, cause: Extract<StopCause, "cancelled" | "lease_lost" | "given_back">) => {
     if (entry.state === "running") return entry.run?.stop(cause);
     if (entry.state === "ended") {
-      if (cause === "cancelled") return completions.ring();
-      completions.drop(entry.offer.attemptId);
+      if (cause !== "lease_lost") return ends.ring();
+      ends.drop(entry.offer.attemptId);
       return forget(entry);
     }
     await host.endMarked(entry.folder.root);
     // Started, answered or forgotten while the sweep ran: the next heartbeat's answer repeats the stop.
     if (entries.get(entry.offer.attemptId) !== entry || entry.run) return;
     if (cause === "lease_lost") forget(entry);
-    else report(entry, shortResult(entry.offer, Outcome.OUTCOME_CANCELLED));
+    else report(entry, shortResult(entry.offer, outcomeOf[cause]));
   };
 
   const stopOne = (stop: { readonly attemptId: string; readonly fence: bigint; readonly reason: StopReason }) => {
-    const isCancelled = stop.reason === StopReason.STOP_REASON_CANCELLED;
+    const cause = causeOf(stop.reason);
     const entry = entries.get(stop.attemptId);
-    if (!entry && isCancelled) completions.disown(shortResult(stop, Outcome.OUTCOME_CANCELLED));
+    if (!entry && cause !== "lease_lost") ends.disown(shortResult(stop, outcomeOf[cause]));
     if (!entry || entry.offer.fence !== stop.fence) return;
     log.info({ attempt_id: stop.attemptId, reason: stop.reason }, "attempt stopped from outside");
-    const ending = end(entry, isCancelled ? "cancelled" : "lease_lost");
-    ending.catch((error: unknown) => log.error({ err: error, attempt_id: stop.attemptId }, "attempt not stopped"));
+    endLogged(entry, cause);
+  };
+  const endLogged = (entry: Entry, cause: Parameters<typeof end>[1]) => {
+    const { attemptId } = entry.offer;
+    end(entry, cause).catch((error: unknown) =>
+      log.error({ err: error, attempt_id: attemptId }, "attempt not stopped"),
+    );
+  };
+
+  /** The first word from the other side after a gap of our own: what waited for it goes on. */
+  const confirm = (sentMs: number) => {
+    if (!stall.confirm(sentMs)) return;
+    log.info("confirmed after standing still");
+    for (const entry of entries.values()) if (entry.isStartDue && entry.state === "accepted") begin(entry);
+    ends.ring();
   };
 
   /** `sentMs` on this process's performance clock; kept on the clock that survives a restart of the agent. */
@@ -221,54 +202,43 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
     }
   };
 
-  const trust = rhythm({
-    name: "trust",
-    periodMs: idleTrustMs,
-    turn: async () => {
-      let nextMs = idleTrustMs;
-      for (const entry of [...entries.values()]) {
-        const untilMs =
-          entry.state === "running"
-            ? trustedUntilMs(entry.lease, timings.trustMarginMs)
-            : entry.state === "accepted"
-              ? entry.lease.renewedMs + entry.lease.leaseMs
-              : Number.POSITIVE_INFINITY;
-        const leftMs = untilMs - host.nowMs();
-        if (leftMs > 0) nextMs = Math.min(nextMs, leftMs + 1);
-        else if (entry.state === "running") entry.run?.stop("untrusted");
-        else forget(entry);
-      }
-      return Math.max(minTrustMs, nextMs);
-    },
-    onError: (error) => log.error({ err: error }, "trust loop failed"),
-    errorPauseMs: trustRetryMs,
-  });
+  const trust = createTrustLoop({ entries, nowMs: host.nowMs, marginMs, forget: (entry) => forget(entry), log });
 
   return {
     name: "supervisor",
     start: async () => {
       const found = await restoreAttempts({ dir, host, log });
       for (const { offer, folder, result, started, renewedMs } of found) {
-        const lease = { renewedMs, leaseMs: offer.leaseMs || sessionLeaseMs };
+        const lease = leaseOf(offer, renewedMs);
         const entry: Entry = { offer, folder, heldSinceMs: renewedMs, lease, state: started ? "waiting" : "accepted" };
         entries.set(offer.attemptId, entry);
         if (result) report(entry, result);
-        else if (started && trustedUntilMs(lease, timings.trustMarginMs) > host.nowMs()) begin(entry);
+        else if (started && trustedUntilMs(lease, marginMs(lease)) > host.nowMs()) begin(entry);
       }
-      await trust.start();
+      ends.holdReserve();
+      await Promise.all([trust.start(), stall.start()]);
     },
     stop: async () => {
-      isStopping = true;
+      refusing = "the agent is stopping";
       await offers;
-      await trust.stop();
-      completions.stop();
+      await Promise.all([trust.stop(), stall.stop()]);
+      ends.stop();
       const runs = [...entries.values()].flatMap((entry) => entry.run ?? []);
       for (const run of runs) run.detach();
       await Promise.allSettled(runs.map((run) => run.done));
     },
+    pressure: () => ({ unacknowledgedEnds: ends.waiting().ends, isDraining: refusing !== "" }),
+    drain: async (limitMs) => {
+      if (refusing !== "") return;
+      refusing = "the agent is draining";
+      await offers;
+      const giveBackMs = timings.killAfterMs + drainSlackMs;
+      await drain({ entries, limitMs, giveBackMs, giveBack: (entry) => endLogged(entry, "given_back"), log });
+    },
     held: () => [...entries.values()].map(heldOf),
     onHelloAck: (ack, sentAtMonoMs) => {
       if (ack.leaseMs > 0) sessionLeaseMs = ack.leaseMs;
+      stall.arm(ack.heartbeatMs || timings.heartbeatMs);
       for (const verdict of ack.verdicts) {
         const entry = entries.get(verdict.attemptId);
         if (!entry || entry.offer.fence !== verdict.fence) continue;
@@ -278,7 +248,9 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
         renew(entry, sentAtMonoMs);
         if (entry.state === "accepted" || entry.state === "waiting") begin(entry);
       }
-      completions.ring();
+      // After the verdicts: what is not ours any more must not begin.
+      confirm(sentAtMonoMs);
+      ends.ring();
     },
     onOffer: (offer) => {
       offers = offers
@@ -287,13 +259,25 @@ export const createSupervisor = (options: SupervisorOptions): Supervisor & Lifet
     },
     onStart: (start) => {
       const entry = entries.get(start.attemptId);
-      if (entry?.state === "accepted" && entry.offer.fence === start.fence) begin(entry);
+      if (entry?.state !== "accepted" || entry.offer.fence !== start.fence) return;
+      if (stall.isStalled()) entry.isStartDue = true;
+      else begin(entry);
     },
     onStop: stopOne,
     onHeartbeatAck: (sentAtMonoMs, stops) => {
-      for (const entry of entries.values()) renew(entry, sentAtMonoMs);
       for (const stop of stops) stopOne(stop);
+      confirm(sentAtMonoMs);
+      for (const entry of entries.values()) renew(entry, sentAtMonoMs);
     },
     onDisconnect: () => log.info({ held: entries.size }, "session lost, work goes on"),
   };
 };
+
+const causeOf = (reason: StopReason): "cancelled" | "lease_lost" | "given_back" =>
+  reason === StopReason.STOP_REASON_CANCELLED
+    ? "cancelled"
+    : reason === StopReason.STOP_REASON_GIVE_BACK
+      ? "given_back"
+      : "lease_lost";
+/** How an attempt that was stopped without a run of its own is reported. */
+const outcomeOf = { cancelled: Outcome.OUTCOME_CANCELLED, given_back: Outcome.OUTCOME_INTERRUPTED } as const;

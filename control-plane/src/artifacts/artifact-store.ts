@@ -23,7 +23,14 @@ export type ArtifactStore = {
     readonly bytes: AsyncIterable<Uint8Array>;
   }): Promise<UploadState>;
   offset(sha256: string): Promise<UploadState>;
-  /** undefined: not stored whole. */
+  /**
+   * Only for what no row names any more. Removes nothing, and answers false, when it was stored or its size was asked within the last
+   * `idleMs`: whoever asked is about to name it.
+   */
+  remove(sha256: string, idleMs: number): Promise<boolean>;
+  /** Digests of what is stored whole and that nobody stored or asked for within the last `idleMs`. */
+  idle(idleMs: number): AsyncIterable<string>;
+  /** undefined: not stored whole. Keeps it from being removed for the next hour. */
   size(sha256: string): Promise<number | undefined>;
   /** `end` is inclusive. Throws artifact_not_found before any byte is read. */
   read(sha256: string, range?: { readonly start: number; readonly end: number }): Promise<Readable>;

@@ -1,25 +1,22 @@
 // Artifacts in a folder: <folder>/<first two digits>/<sha256>, and what is on its way in <folder>/partial.
 // A file appears under its digest by rename, after its bytes were verified and are on the disk (fsync of file and folder).
-// Uploads of known content survive a restart and go on at the size of their partial file. One writer a digest at a time in
-// this process; several control planes on one folder would be safe (content decides) but would break each other's uploads.
-import { createHash, type Hash, randomBytes } from "node:crypto";
+// Uploads of known content survive a restart and go on where they stopped, at this or at another control plane on the same
+// folder (partials.ts); one writer a digest at a time in this process (writers.ts).
+import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { sha256Pattern } from "@renderplane/proto/kernel/limits.ts";
 import type { ArtifactStore, UploadState } from "./artifact-store.ts";
+import { openPartials } from "./partials.ts";
+import { askSize, listIdle, removeIdle } from "./unnamed.ts";
+import { takeOver, type Writer } from "./writers.ts";
 
-/** An upload that nobody has continued for this long is removed at the next start; no signed address lives so long. */
-const abandonedMs = 24 * 60 * 60_000;
-/** How long a writer goes on after another one came for the same digest. */
-const turnMs = 1_000;
-const ingestPrefix = "ingest-";
-
-export const openArtifactFolder = async (folder: string): Promise<ArtifactStore> => {
-  const partial = join(folder, "partial");
-  await mkdir(partial, { recursive: true, mode: 0o700 });
-  await removeAbandoned(partial);
+/** `writer`: names this process among those that share the folder; new at every start unless a test gives one. */
+export const openArtifactFolder = async (folder: string, writer?: string): Promise<ArtifactStore> => {
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const partials = await openPartials(join(folder, "partial"), writer);
   const whole = (sha256: string): string => join(folder, checked(sha256).slice(0, 2), sha256);
   const writers = new Map<string, Writer>();
 
@@ -36,12 +33,12 @@ export const openArtifactFolder = async (folder: string): Promise<ArtifactStore>
   const offset = async (sha256: string): Promise<UploadState> => {
     const size = await sizeOf(whole(sha256));
     if (size !== undefined) return { received: size, isComplete: true };
-    return { received: (await sizeOf(join(partial, sha256))) ?? 0, isComplete: false };
+    return { received: await partials.received(checked(sha256)), isComplete: false };
   };
 
   return {
     ingest: async (bytes, maxBytes) => {
-      const path = join(partial, ingestPrefix + randomBytes(12).toString("hex"));
+      const path = partials.fresh();
       const file = await openToWrite(path);
       const hash = createHash("sha256");
       try {
@@ -64,14 +61,14 @@ export const openArtifactFolder = async (folder: string): Promise<ArtifactStore>
     },
 
     receive: async ({ sha256, sizeBytes, offset: from, bytes }) => {
-      const path = join(partial, checked(sha256));
+      const path = partials.own(checked(sha256));
       const writer = await takeOver(writers, sha256);
       try {
         const state = await offset(sha256);
         if (state.isComplete && state.received !== sizeBytes)
           throw mismatch(sha256, `${state.received} bytes, and ${sizeBytes} were announced`);
         if (state.isComplete) return state;
-        if (from !== state.received) throw conflict(sha256, from, state.received);
+        if (!(await partials.continueAt(sha256, from))) throw conflict(sha256, from, state.received);
         const file = await openToWrite(path);
         try {
           const hash = createHash("sha256");
@@ -82,10 +79,15 @@ export const openArtifactFolder = async (folder: string): Promise<ArtifactStore>
           if (received < sizeBytes) return { received, isComplete: false };
           const found = hash.digest("hex");
           if (found !== sha256) throw mismatch(sha256, `${received} bytes with sha256 ${found}`);
-          await publish(file, path, sha256);
+          await publish(file, path, sha256).catch(async (error: unknown) => {
+            // Another control plane has the whole file and cleared the rest, or found the bytes that we went on from wrong.
+            if (!isGone(error)) throw error;
+            if ((await sizeOf(whole(sha256))) !== sizeBytes) throw conflict(sha256, from, 0);
+          });
+          await partials.clear(sha256);
           return { received, isComplete: true };
         } catch (error) {
-          if (error instanceof RenderplaneError && error.code === "digest_mismatch") await rm(path, { force: true });
+          if (error instanceof RenderplaneError && error.code === "digest_mismatch") await partials.clear(sha256);
           throw asStorageError(error);
         } finally {
           await file.close();
@@ -97,7 +99,9 @@ export const openArtifactFolder = async (folder: string): Promise<ArtifactStore>
     },
 
     offset,
-    size: async (sha256) => sizeOf(whole(sha256)),
+    remove: (sha256, idleMs) => removeIdle(whole(sha256), idleMs),
+    idle: (idleMs) => listIdle(folder, idleMs),
+    size: (sha256) => askSize(whole(sha256)),
     read: async (sha256, range) => (await openToRead(whole(sha256))).createReadStream(range ?? {}),
     head: async (sha256, bytes) => {
       const file = await openToRead(whole(sha256));
@@ -132,57 +136,6 @@ const append = async (
   return end;
 };
 
-type Writer = {
-  /** The bytes, ended with upload_conflict when a newer writer of the digest takes over, even while no byte comes. */
-  watched(bytes: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array>;
-  /** Waits for its end, and asks for it after turnMs. */
-  giveWay(): Promise<void>;
-  end(): void;
-};
-
-/**
- * An agent that lost its connection comes back while the old request still waits for bytes that never come: after a while the
- * newer one wins. Not at once: two agents with the same content would end each other for ever before either wrote a byte
- * (seen with six). So each writes for turnMs at least, goes on where the other was, and the upload ends.
- */
-const takeOver = async (writers: Map<string, Writer>, sha256: string): Promise<Writer> => {
-  for (let older = writers.get(sha256); older !== undefined; older = writers.get(sha256)) await older.giveWay();
-  const ended = Promise.withResolvers<void>();
-  const superseded = Promise.withResolvers<never>();
-  superseded.promise.catch(() => {});
-  const writer: Writer = {
-    watched: async function* (bytes) {
-      const source = bytes[Symbol.asyncIterator]();
-      try {
-        for (;;) {
-          const next = await Promise.race([source.next(), superseded.promise]);
-          if (next.done) return;
-          yield next.value;
-        }
-      } finally {
-        // Not awaited: a source that waits for its next byte would keep this one waiting too.
-        source.return?.()?.catch(() => {});
-      }
-    },
-    giveWay: async () => {
-      const timer = setTimeout(
-        () =>
-          superseded.reject(
-            new RenderplaneError("upload_conflict", `A newer request continues the upload of ${sha256}.`, {
-              retryAfterMs: turnMs,
-            }),
-          ),
-        turnMs,
-      );
-      await ended.promise;
-      clearTimeout(timer);
-    },
-    end: () => ended.resolve(),
-  };
-  writers.set(sha256, writer);
-  return writer;
-};
-
 const conflict = (sha256: string, from: number, received: number): RenderplaneError =>
   new RenderplaneError("upload_conflict", `The upload of ${sha256} continues at byte ${received}, not at ${from}.`, {
     fields: [{ pointer: "/upload-offset", detail: String(received) }],
@@ -214,6 +167,8 @@ const checked = (sha256: string): string => {
   throw new RenderplaneError("artifact_not_found", "An artifact is named by its sha256, 64 hexadecimal digits.");
 };
 
+const isGone = (error: unknown): boolean => error instanceof Error && "code" in error && error.code === "ENOENT";
+
 const openToWrite = async (path: string): Promise<FileHandle> => {
   try {
     return await open(path, "r+");
@@ -242,15 +197,5 @@ const syncFolder = async (path: string): Promise<void> => {
     await handle.sync();
   } finally {
     await handle.close();
-  }
-};
-
-/** Streams of unknown digest cannot be continued; the others only by somebody who still has a signed address. */
-const removeAbandoned = async (partial: string): Promise<void> => {
-  for (const name of await readdir(partial)) {
-    const path = join(partial, name);
-    const found = await stat(path).catch(() => undefined);
-    if (found && (name.startsWith(ingestPrefix) || Date.now() - found.mtimeMs > abandonedMs))
-      await rm(path, { force: true });
   }
 };

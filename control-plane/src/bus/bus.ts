@@ -2,8 +2,11 @@
 // `publish` carries the live messages that requirements 002 names (`pipeline:progress` and so on): also best effort.
 import type { Lifetime } from "@renderplane/proto/kernel/process/lifecycle.ts";
 
-/** ready: a stage may be placed · events: an event waits for the relay · host:<id>: something waits for that host. */
-export type Topic = "ready" | "events" | `host:${string}`;
+/**
+ * ready: a stage may be placed · events: an event waits for the relay · lead: a loop has no leader ·
+ * host:<id>: something waits for that host.
+ */
+export type Topic = "ready" | "events" | "lead" | `host:${string}`;
 
 export type Bus = Lifetime & {
   /** Never throws, never waits. */

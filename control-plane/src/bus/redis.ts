@@ -43,6 +43,8 @@ export const createRedisBus = (options: { readonly url: string; readonly log?: L
   const writable = Promise.withResolvers<void>();
   /** Publishes that Redis has not answered; above maxQueuedMessages new ones are dropped. */
   let unanswered = 0;
+  /** After a command that was not answered nothing is sent for as long again: a Redis that hangs gathers no work to come back to. */
+  let closedUntil = 0;
 
   const report = (connected: boolean, error?: unknown): void => {
     if (connected === isConnected || isStopped) return;
@@ -52,7 +54,8 @@ export const createRedisBus = (options: { readonly url: string; readonly log?: L
   };
 
   const send = (channel: string, text: string, failed: () => void): void => {
-    if (isStopped || publisher.status !== "ready" || unanswered >= maxQueuedMessages) {
+    const isClosed = performance.now() < closedUntil;
+    if (isStopped || isClosed || publisher.status !== "ready" || unanswered >= maxQueuedMessages) {
       failed();
       return;
     }
@@ -63,6 +66,7 @@ export const createRedisBus = (options: { readonly url: string; readonly log?: L
       },
       () => {
         unanswered -= 1;
+        closedUntil = performance.now() + commandMs;
       },
     );
   };

@@ -11,6 +11,8 @@ export type Client = {
   readonly server: string;
   get<T>(path: string, signal?: AbortSignal): Promise<T>;
   post<T>(path: string, body: unknown, headers?: Record<string, string>): Promise<T>;
+  /** For acts that answer nothing. */
+  delete(path: string): Promise<void>;
   postForm<T>(path: string, form: FormData, headers?: Record<string, string>): Promise<T>;
   /** The open body of an answer: an event stream or a file. */
   open(path: string, headers: Record<string, string>, signal: AbortSignal): Promise<Response>;
@@ -52,6 +54,9 @@ export const createClient = (server: string, stop: AbortSignal): Client => {
         body: JSON.stringify(body),
         signal: AbortSignal.any([AbortSignal.timeout(answerMs), stop]),
       }),
+    delete: async (path) => {
+      await call(path, { method: "DELETE", signal: AbortSignal.any([AbortSignal.timeout(answerMs), stop]) });
+    },
     // No limit: eight gigabytes over a slow line take as long as they take, and a dead line ends by itself.
     postForm: (path, form, headers = {}) => json(path, { method: "POST", headers, body: form, signal: stop }),
     open: (path, headers, signal) => call(path, { headers, signal }),

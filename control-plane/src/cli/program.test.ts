@@ -292,3 +292,78 @@ test("--json takes fields only when they look like fields", () => {
   expect(separateJson(["list", "--json"])).toEqual(["list", "--json="]);
   expect(separateJson(["list", "--json", "id,state"])).toEqual(["list", "--json", "id,state"]);
 });
+
+describe("before and beside a submission", () => {
+  const estimate = {
+    valid: true,
+    pipeline: "narrated-video",
+    complexity: "simple",
+    position: 4,
+    queue: { depth: 3, limit: 100, is_full: false },
+    start: { earliest: "2026-11-22T09:00:00.000Z", latest: "2026-11-22T09:05:00.000Z" },
+    finish: { earliest: "2026-11-22T09:10:00.000Z", latest: "2026-11-22T09:15:00.000Z" },
+    basis: "target",
+    cost: { estimate: 2, low: 1.15, high: 2, limit: 3, basis: "target" },
+    hosts: 2,
+    stages: [{ stage: "first", hosts: 2, hosts_now: 1, reasons: [{ rule: "cores", hosts: 1, example: "a: busy" }] }],
+  };
+
+  test("--dry-run asks for an estimate, submits nothing and says so", async () => {
+    let body: unknown;
+    server.answer("POST /api/v1/estimates", (_, response, text) => {
+      body = JSON.parse(text);
+      response.end(JSON.stringify(estimate));
+    });
+    const end = await run("submit", "-f", "script=Hi.", "-f", "deadline=2026-11-23T00:00:00Z", "--dry-run");
+    expect(end.exitCode).toBe(0);
+    expect(end.stdout).toContain("place    4 in a queue of 3");
+    expect(end.stdout).toContain("$1.15 to $2.00, est. $2.00, stops at $3.00");
+    expect(end.stdout).toContain("1 cores (a: busy)");
+    expect(end.stderr).toBe("Nothing was submitted.\n");
+    expect(body).toMatchObject({ deadline: "2026-11-23T00:00:00Z", request: { script: "Hi." } });
+  });
+
+  test("a job that would be refused exits as its submission would", async () => {
+    const errors = [{ pointer: "/priority", detail: "priority is at most 9" }];
+    server.answer("POST /api/v1/estimates", { status: 200, body: { valid: false, reason: "no", errors } });
+    const end = await run("submit", "-f", "script=Hi.", "--dry-run");
+    expect([end.exitCode, end.stderr]).toEqual([2, "✗ It would be refused: no\n  /priority: priority is at most 9\n"]);
+    server.answer("POST /api/v1/estimates", {
+      status: 200,
+      body: { ...estimate, queue: { ...estimate.queue, is_full: true } },
+    });
+    expect((await run("submit", "-f", "script=Hi.", "--dry-run")).exitCode).toBe(11);
+  });
+
+  test("queue shows depth, limits, lanes and the head", async () => {
+    server.answer("GET /api/v1/queue", {
+      status: 200,
+      body: {
+        depth: 3,
+        processing: 7,
+        scheduled: 1,
+        resting_stages: 2,
+        oldest_wait_seconds: 61,
+        lanes: [{ pipeline: "p", complexity: "simple", queued: 3, processing: 7, oldest_wait_seconds: 61 }],
+        limits: { depth: 100, jobs: 7 },
+        reached: { jobs: true, users: ["dana"], pipelines: [], providers: [] },
+        head: [
+          {
+            position: 1,
+            id: accepted.id,
+            pipeline: "p",
+            user_id: "dana",
+            priority: 5,
+            not_before: null,
+            place: { share_seconds: 60, premium_seconds: 0 },
+          },
+        ],
+      },
+    });
+    const { stdout, exitCode } = await run("queue");
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("3 of at most 100 jobs wait, the oldest for 1 m 01 s");
+    expect(stdout).toContain("limits reached: jobs, jobs of dana");
+    expect(stdout).toContain("+1 m 00 s");
+  });
+});

@@ -16,6 +16,7 @@ Examples:
   renderplane submit examples/narrated-video.json --wait
   renderplane submit -f script="Hello, world." -f title=Hello --wait
   renderplane submit --pipeline transcode --media film.mov -f title=Film
+  renderplane submit examples/narrated-video.json --dry-run
   renderplane list --state failed --json id,status_text
   renderplane explain v_01KX…
 
@@ -53,6 +54,7 @@ const buildProgram = (around: Surroundings, act: Act): Command => {
     job.addCommand(make(act) as Command);
   }
   program.addCommand(job);
+  program.addCommand(queue(act) as Command);
   program.addCommand(host(act));
   program.addCommand(doctor(act) as Command);
   for (const command of everyCommand(program))
@@ -84,6 +86,7 @@ const submit = (act: Act) =>
     )
     .option("--priority <n>", "1 (last) to 9 (first)")
     .option("--complexity <c>", "simple, complex or premium")
+    .option("--dry-run", "say when, where and for how much, and submit nothing")
     .option("--wait", "wait for the end and exit by it")
     .option("--timeout <time>", "give up waiting after this (like 90s, 10m)")
     .option("--idempotency-key <key>", "the same key never makes a second job")
@@ -99,6 +102,11 @@ const list = (act: Act) =>
     .action((options) =>
       act(options, async (session) => (await import("./commands/list.ts")).listJobs(session, options)),
     );
+
+const queue = (act: Act) =>
+  withCommonOptions(new Command("queue").description("what waits, against which limits, in which order")).action(
+    (options) => act(options, async (session) => (await import("./commands/queue.ts")).showQueue(session)),
+  );
 
 const view = (act: Act) =>
   withCommonOptions(new Command("view").description("everything about one job"))
@@ -131,7 +139,7 @@ const cancel = (act: Act) =>
     );
 
 const host = (act: Act): Command => {
-  const group = new Command("host").description("hosts: list, enroll-command");
+  const group = new Command("host").description("hosts: list, view, enroll-command, cordon, drain, revoke, remove, …");
   const hosts = withCommonOptions(new Command("list").description("hosts and what is free on them")).action((options) =>
     act(options, async (session) => (await import("./commands/host.ts")).listHosts(session)),
   );
@@ -141,8 +149,73 @@ const host = (act: Act): Command => {
     .action((options) =>
       act(options, async (session) => (await import("./commands/host.ts")).enrollCommand(session, options)),
     );
-  return group.addCommand(hosts as unknown as Command).addCommand(enroll as unknown as Command);
+  group.addCommand(hosts as unknown as Command).addCommand(enroll as unknown as Command);
+  for (const command of hostActs(act)) group.addCommand(command);
+  return group;
 };
+
+/** Every one takes the host by its name or id, and says why. */
+const hostActs = (act: Act): Command[] => {
+  const onHost = (name: string, about: string) =>
+    withCommonOptions(new Command(name).description(about))
+      .argument("<host>", "name or id")
+      .option("--reason <text>", "why; it is kept with the host and in the event log");
+  const simple = (["cordon", "uncordon", "maintenance", "quarantine", "release"] as const).map((name) =>
+    onHost(name, simpleActs[name]).action((host, options) =>
+      act(options, async (session) =>
+        (await import("./commands/host-acts.ts")).actOnHost(session, name, host, options),
+      ),
+    ),
+  );
+  const view = withCommonOptions(new Command("view").description("everything about one host"))
+    .argument("<host>", "name or id")
+    .action((host, options) =>
+      act(options, async (session) => (await import("./commands/host-acts.ts")).viewHost(session, host)),
+    );
+  const drain = onHost("drain", "no new work, and in the end none at all")
+    .option("--within <time>", "give back what still runs after this (like 10m); without it, work may finish")
+    .option("--give-back", "give back what runs, at once or after --within")
+    .option("--wait", "wait until it holds nothing")
+    .option("--timeout <time>", "give up waiting after this; the drain goes on")
+    .action((host, options) =>
+      act(options, async (session) => (await import("./commands/host-acts.ts")).drainHost(session, host, options)),
+    );
+  const revoke = onHost("revoke", "never accept it again; its stream ends within seconds")
+    .option("--certificate <serial>", "only this certificate of it")
+    .action((host, options) =>
+      act(options, async (session) => (await import("./commands/host-acts.ts")).revokeHost(session, host, options)),
+    );
+  const remove = onHost("remove", "forget a host that is offline and holds nothing; its name is free").action(
+    (host, options) =>
+      act(options, async (session) => (await import("./commands/host-acts.ts")).removeHost(session, host, options)),
+  );
+  const pool = withCommonOptions(new Command("pool").description("put it into another pool"))
+    .argument("<host>", "name or id")
+    .argument("<pool>", "hosts that fall silent together")
+    .option("--reason <text>", "why")
+    .action((host, name, options) =>
+      act(options, async (session) => (await import("./commands/host-acts.ts")).moveHost(session, host, name, options)),
+    );
+  const valve = withCommonOptions(
+    new Command("open-valve").description(
+      "give the work of a pool away although many of its hosts fell silent at once",
+    ),
+  )
+    .argument("[pool]", "which pool", "default")
+    .option("--reason <text>", "why")
+    .action((name, options) =>
+      act(options, async (session) => (await import("./commands/host-acts.ts")).openValve(session, name, options)),
+    );
+  return [view, drain, ...simple, revoke, remove, pool, valve].map((command) => command as unknown as Command);
+};
+
+const simpleActs = {
+  cordon: "no new work; what runs goes on",
+  uncordon: "takes work again",
+  maintenance: "no new work, and its silence does not count with its pool",
+  quarantine: "not trusted any more; only a release ends it",
+  release: "ends a quarantine",
+} as const;
 
 const doctor = (act: Act) =>
   withCommonOptions(new Command("doctor").description("check the server and this machine, and say what to fix")).action(

@@ -53,6 +53,13 @@ export type JobItemJson = {
   readonly progress: number | null;
   readonly eta_seconds: number | null;
   readonly position: number;
+  /** Absent in the answer of an older control plane. */
+  readonly eta?: {
+    readonly start: TimeRangeJson | null;
+    readonly finish: TimeRangeJson | null;
+    readonly basis: string;
+  } | null;
+  readonly deadline?: string | null;
   readonly created_at: string;
   readonly started_at: string | null;
   readonly ended_at: string | null;
@@ -95,7 +102,12 @@ export type HostJson = {
   readonly id: string;
   readonly name: string;
   readonly intent: string;
-  readonly presence: "online" | "offline";
+  readonly reason: string;
+  readonly drain_until: string | null;
+  readonly presence: "online" | "suspect" | "offline";
+  readonly silent_seconds: number | null;
+  readonly pool: string;
+  readonly tags: readonly string[];
   readonly grade: string;
   readonly agent_version: string;
   readonly last_seen_at: string | null;
@@ -104,6 +116,27 @@ export type HostJson = {
   readonly attempts: readonly { readonly attempt_id: string; readonly job_id: string; readonly stage: string }[];
   readonly ffmpeg_version: string;
   readonly encoders: readonly string[];
+};
+
+export type HostDetailJson = HostJson & {
+  readonly sessions: readonly {
+    readonly epoch: number;
+    readonly instance_id: string;
+    readonly replica: string;
+    readonly opened_at: string;
+    readonly closed_at: string | null;
+  }[];
+  readonly certificates: readonly {
+    readonly serial: string;
+    readonly expires_at: string;
+    readonly superseded_at: string | null;
+    readonly revoked_at: string | null;
+  }[];
+};
+
+/** Pools whose work is held back, because many of their hosts fell silent at once. */
+export type HostListJson = Page<HostJson> & {
+  readonly closed_valves?: readonly { readonly pool: string; readonly opens_at: string; readonly reason: string }[];
 };
 
 export type ExplanationJson = {
@@ -115,6 +148,8 @@ export type ExplanationJson = {
     readonly state: string;
     readonly since: string | null;
     readonly reason: string;
+    /** Absent in the answer of an older control plane. */
+    readonly gates?: readonly { readonly rule: string; readonly verdict: "open" | "closed"; readonly reason: string }[];
     readonly hosts: readonly {
       readonly host_id: string;
       readonly host: string;
@@ -122,6 +157,63 @@ export type ExplanationJson = {
       readonly rule: string;
       readonly reason: string;
     }[];
+  }[];
+};
+
+type TimeRangeJson = { readonly earliest: string; readonly latest: string };
+export type EstimateJson =
+  | {
+      readonly valid: false;
+      readonly reason: string;
+      readonly errors: readonly { readonly pointer: string; readonly detail: string }[];
+    }
+  | {
+      readonly valid: true;
+      readonly pipeline: string;
+      readonly complexity: string;
+      readonly position: number;
+      readonly queue: { readonly depth: number; readonly limit: number; readonly is_full: boolean };
+      readonly start: TimeRangeJson | null;
+      readonly finish: TimeRangeJson | null;
+      readonly basis: "history" | "target";
+      readonly cost: { readonly estimate: number; readonly low: number; readonly high: number; readonly limit: number };
+      readonly hosts: number;
+      readonly stages: readonly {
+        readonly stage: string;
+        readonly hosts: number;
+        readonly hosts_now: number;
+        readonly reasons: readonly { readonly rule: string; readonly hosts: number; readonly example: string }[];
+      }[];
+    };
+
+export type QueueJson = {
+  readonly depth: number;
+  readonly processing: number;
+  readonly scheduled: number;
+  readonly resting_stages: number;
+  readonly oldest_wait_seconds: number | null;
+  readonly lanes: readonly {
+    readonly pipeline: string;
+    readonly complexity: string;
+    readonly queued: number;
+    readonly processing: number;
+    readonly oldest_wait_seconds: number | null;
+  }[];
+  readonly limits: { readonly depth: number; readonly jobs: number };
+  readonly reached: {
+    readonly jobs: boolean;
+    readonly users: readonly string[];
+    readonly pipelines: readonly string[];
+    readonly providers: readonly string[];
+  };
+  readonly head: readonly {
+    readonly id: string;
+    readonly position: number;
+    readonly pipeline: string;
+    readonly user_id: string;
+    readonly priority: number;
+    readonly not_before: string | null;
+    readonly place: { readonly share_seconds: number; readonly premium_seconds: number };
   }[];
 };
 

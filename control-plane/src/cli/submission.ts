@@ -9,7 +9,18 @@ import { CliFailure, exitCodes } from "./failure.ts";
 export type SubmissionBody = { readonly [key: string]: unknown; readonly request: { readonly [key: string]: unknown } };
 
 /** Keys of -f that belong to the job itself; every other key is a field of the pipeline's request. */
-const jobKeys = new Set(["pipeline", "user_id", "channel_id", "priority", "complexity", "external_id", "cost_limit"]);
+const jobKeys = new Set([
+  "pipeline",
+  "user_id",
+  "channel_id",
+  "priority",
+  "complexity",
+  "external_id",
+  "cost_limit",
+  "not_before",
+  "deadline",
+  "on_deadline",
+]);
 const defaultPipeline = "narrated-video";
 
 export const buildSubmission = async (options: {

@@ -43,6 +43,13 @@ export const announcementsOf = (event: EventRow): Announcement[] => {
           message: { ...about, type: "job.over_target", severity: "medium", ...event.body },
         },
       ];
+    case "job.deadline_missed":
+      return [
+        {
+          channel: "pipeline:alert",
+          message: { ...about, type: "job.deadline_missed", severity: "medium", ...event.body },
+        },
+      ];
     case "cost.threshold": {
       // Requirements 002 knows two words: everything from 2.80 dollars on is critical.
       const level = event.body.level === "warning" ? "warning" : "critical";

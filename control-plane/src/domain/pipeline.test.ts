@@ -148,3 +148,58 @@ describe("a pipeline file", () => {
     expect(checkRequest(merge, { width: 321 }).ok).toBe(false);
   });
 });
+
+describe("complexity as resource needs", () => {
+  const gpuOf = (pipeline: string, stage: string) =>
+    (["simple", "complex", "premium"] as const).map((complexity) => {
+      const planned = planStages(pipelines.get(pipeline) as Pipeline, {}, complexity).find((s) => s.name === stage);
+      const { gpu, cpuWithoutGpus } = planned?.spec.resources ?? {};
+      return cpuWithoutGpus ? `${gpu}, or any host of a fleet without GPUs` : gpu;
+    });
+
+  test.each([
+    ["narrated-video", "video_rendering"],
+    ["transcode", "rendition_1080"],
+    ["transcode", "rendition_480"],
+    ["media-merge", "compression"],
+  ])("[S142] [S177] %s/%s: simple asks for a CPU, complex for a GPU, premium prefers a GPU", (pipeline, stage) => {
+    expect(gpuOf(pipeline, stage)).toEqual(["none", "required, or any host of a fleet without GPUs", "preferred"]);
+  });
+
+  test("a stage says what a complexity changes, and only that; the shape tells them apart", () => {
+    const pipeline = parsePipeline(
+      {
+        name: "p",
+        version: 1,
+        title: "P",
+        estimate: { simple: 1, complex: 1, premium: 1 },
+        target: { seconds: 60, cost: 1 },
+        max_running: 3,
+        request: { type: "object" },
+        stages: [
+          {
+            name: "one",
+            kind: "noop",
+            timeout: "60s",
+            retries: 0,
+            estimated_cost: 0.1,
+            resources: { cores: 1, memory: "64MiB", scratch: "1MiB", gpu_memory: "1GiB" },
+            by_complexity: { premium: { resources: { cores: 4, gpu: "required" } } },
+          },
+        ],
+      },
+      "p",
+    );
+    const [simple, premium] = [planStages(pipeline, {}, "simple")[0], planStages(pipeline, {}, "premium")[0]];
+    expect(simple?.spec.resources).toMatchObject({ cores: 1, gpu: "none", gpuMemoryBytes: 0 });
+    expect(premium?.spec.resources).toEqual({
+      cores: 4,
+      memoryBytes: 64 * 1024 ** 2,
+      scratchBytes: 1024 ** 2,
+      gpu: "required",
+      gpuMemoryBytes: 1024 ** 3,
+    });
+    expect(simple?.shape).not.toBe(premium?.shape);
+    expect(pipeline.max_running).toBe(3);
+  });
+});

@@ -5,7 +5,7 @@ import { tagPattern } from "@renderplane/proto/kernel/limits.ts";
 import { type Micros, microsFromDollars, parseBytes, parseDurationMs } from "@renderplane/proto/kernel/units.ts";
 import { z } from "zod";
 import { fieldErrors } from "./field-errors.ts";
-import type { Complexity, JsonObject, StageSpec } from "./records.ts";
+import type { Complexity, JsonObject, ResourceNeed, StageSpec } from "./records.ts";
 
 const parsed = <T>(parse: (text: string) => T) =>
   z.string().transform((text, ctx) => {
@@ -20,6 +20,21 @@ const duration = parsed(parseDurationMs);
 const bytes = parsed(parseBytes);
 const dollars = z.number().min(0).max(10_000).transform(microsFromDollars);
 const name = z.string().regex(/^[a-z][a-z0-9_]{0,62}$/);
+
+/** `expected`: a working GPU as long as the fleet has one, any host otherwise (placement decides, at every look). */
+const gpuWord = z.enum(["none", "preferred", "expected", "required"]);
+/** What a complexity needs other than the stage's own resources says. */
+const change = z
+  .strictObject({
+    resources: z.strictObject({
+      cores: z.number().min(0).max(1024).optional(),
+      memory: bytes.optional(),
+      scratch: bytes.optional(),
+      gpu: gpuWord.optional(),
+      gpu_memory: bytes.optional(),
+    }),
+  })
+  .optional();
 
 const stageSchema = z.strictObject({
   name,
@@ -43,9 +58,10 @@ const stageSchema = z.strictObject({
     cores: z.number().min(0).max(1024),
     memory: bytes,
     scratch: bytes,
-    gpu: z.enum(["none", "preferred", "required"]).default("none"),
+    gpu: gpuWord.default("none"),
     gpu_memory: bytes.default(0),
   }),
+  by_complexity: z.strictObject({ simple: change, complex: change, premium: change }).default({}),
 });
 
 const pipelineSchema = z.strictObject({
@@ -54,6 +70,8 @@ const pipelineSchema = z.strictObject({
   title: z.string(),
   estimate: z.strictObject({ simple: dollars, complex: dollars, premium: dollars }),
   target: z.strictObject({ seconds: z.number().positive(), cost: dollars }),
+  /** Its jobs that may be in work at once; absent: only the limits of the fleet and of a user hold. */
+  max_running: z.int().min(1).max(1_000_000).optional(),
   uploads: z
     .strictObject({ min: z.int().min(0), max: z.int().min(0), media: z.array(z.enum(["video", "picture", "audio"])) })
     .default({ min: 0, max: 0, media: [] }),
@@ -147,8 +165,15 @@ export type PlannedStage = {
   readonly shape: string;
 };
 
-/** The stages of one job; everything they need is copied, so a changed pipeline never changes a running job. */
-export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStage[] => {
+/**
+ * The stages of one job; everything they need is copied, so a changed pipeline never changes a running job. The complexity is
+ * nothing but a choice of resources: requirements 002's cpu and gpu workers are hosts that have what a stage needs.
+ */
+export const planStages = (
+  pipeline: Pipeline,
+  request: JsonObject,
+  complexity: Complexity = "simple",
+): PlannedStage[] => {
   const providers = neededProviders(pipeline, request);
   return pipeline.stages.map((stage, position) => {
     const spec: StageSpec = {
@@ -164,13 +189,7 @@ export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStag
       ],
       tags: stage.tags,
       exclusive: stage.exclusive,
-      resources: {
-        cores: stage.resources.cores,
-        memoryBytes: stage.resources.memory,
-        scratchBytes: stage.resources.scratch,
-        gpu: stage.resources.gpu,
-        gpuMemoryBytes: stage.resources.gpu_memory,
-      },
+      resources: resourcesOf(stage, complexity),
     };
     return {
       name: stage.name,
@@ -184,8 +203,22 @@ export const planStages = (pipeline: Pipeline, request: JsonObject): PlannedStag
   });
 };
 
+const resourcesOf = (stage: Pipeline["stages"][number], complexity: Complexity): ResourceNeed => {
+  const usual = stage.resources;
+  const other = stage.by_complexity[complexity]?.resources;
+  const gpu = other?.gpu ?? usual.gpu;
+  return {
+    cores: other?.cores ?? usual.cores,
+    memoryBytes: other?.memory ?? usual.memory,
+    scratchBytes: other?.scratch ?? usual.scratch,
+    gpu: gpu === "expected" ? "required" : gpu,
+    gpuMemoryBytes: gpu === "none" ? 0 : (other?.gpu_memory ?? usual.gpu_memory),
+    ...(gpu === "expected" ? { cpuWithoutGpus: true } : {}),
+  };
+};
+
 /** Readable, so that a person sees in the table what waits: the words that the filters of placement read. */
-const shapeOf = (kind: string, { providers, tags, resources }: StageSpec): string =>
+export const shapeOf = (kind: string, { providers, tags, resources }: StageSpec): string =>
   JSON.stringify([kind, providers, tags, Object.values(resources)]);
 
 /** Thousands of characters of the script beyond the first thousand (about a minute of speech). */

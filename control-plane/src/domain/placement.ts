@@ -1,7 +1,11 @@
 // Where a stage may run, and why not elsewhere: a table of filters (pass, or a reason) and a table of scorers (0..1, weight).
 // One fit function decides here and is checked again by the agent; reasons are kept and answer "why is it waiting".
+// Many stages at once are placed by a round (placement-round.ts), from these same tables. Pure: facts of the moment come in.
 import { maxAttemptsPerHost } from "@renderplane/proto/kernel/limits.ts";
+import { formatDuration } from "@renderplane/proto/kernel/units.ts";
+import { costPerHour } from "./host-class.ts";
 import type { AllocationRecord, HostRow, StageSpec } from "./records.ts";
+import { freeOf, gpuFor, hasWorkingGpu, isPatient } from "./room.ts";
 
 export type Candidate = {
   readonly host: HostRow;
@@ -12,6 +16,26 @@ export type Need = {
   readonly kind: string;
   readonly spec: StageSpec;
   readonly avoid: readonly { readonly hostId: string; readonly reason: string }[];
+  /** The stage's; "" or absent: worked out here. Equal shapes are judged once a round. */
+  readonly shape?: string;
+  /** Until the job's deadline; absent: it has none. */
+  readonly msToDeadline?: number;
+  /** Bytes of its inputs that a host made itself and has at hand, by host. */
+  readonly local?: ReadonlyMap<string, number>;
+};
+/** What is true of the fleet at this moment, for every host alike. */
+export type FleetFacts = {
+  /** A host that was silent this long gets no offers (timings.suspectMs); absent: silence is not judged. */
+  readonly suspectMs?: number;
+  /** Some host could serve a stage that asks for a GPU: see hasWorkingGpu. */
+  readonly hasGpus: boolean;
+  /** Ready stages wait that a GPU is for. */
+  readonly gpuWorkWaits: boolean;
+  /** Kinds of stages that some open host without a GPU can run: the only ones that GPU hosts may be kept free of. */
+  readonly cpuKinds: ReadonlySet<string>;
+  /** Dollars of an hour of a core and of a GPU, where a host does not say its own price (tag usd-per-hour-…). */
+  readonly corePrice: number;
+  readonly gpuPrice: number;
 };
 export type HostVerdict = {
   readonly hostId: string;
@@ -21,13 +45,25 @@ export type HostVerdict = {
   readonly reason: string;
 };
 
-type Free = { readonly cores: number; readonly memoryBytes: number; readonly scratchBytes: number };
-type Filter = { readonly name: string; readonly refuse: (need: Need, c: Candidate) => string | undefined };
+/** A deadline nearer than this many time limits of the stage: price counts no more, a host that gives all the cores does. */
+const urgentLimits = 2;
+export const isUrgent = (need: Need): boolean =>
+  need.msToDeadline !== undefined && need.msToDeadline < urgentLimits * need.spec.timeoutMs;
 
-const freeOf = ({ host, held }: Candidate): Free => ({
-  cores: host.inventory.cores - sum(held, (a) => a.cores),
-  memoryBytes: host.inventory.memoryBytes - sum(held, (a) => a.memoryBytes),
-  scratchBytes: host.inventory.scratchBytes - sum(held, (a) => a.scratchBytes),
+export const fleetFacts = (
+  candidates: readonly Candidate[],
+  now: Partial<Pick<FleetFacts, "suspectMs" | "gpuWorkWaits" | "corePrice" | "gpuPrice">> = {},
+): FleetFacts => ({
+  hasGpus: candidates.some(({ host }) => hasWorkingGpu(host) && isPatient(host)),
+  gpuWorkWaits: false,
+  cpuKinds: new Set(
+    candidates
+      .filter(({ host }) => host.replica !== null && host.intent === "open" && !hasWorkingGpu(host))
+      .flatMap(({ host }) => host.inventory.stageKinds),
+  ),
+  corePrice: 0,
+  gpuPrice: 0,
+  ...now,
 });
 
 /**
@@ -36,9 +72,43 @@ const freeOf = ({ host, held }: Candidate): Free => ({
  */
 export const coresOn = (need: Need, host: HostRow): number => Math.min(need.spec.resources.cores, host.inventory.cores);
 
+/** A GPU or nothing, on the fleet as it is now. */
+export const demandsGpu = ({ spec: { resources } }: Need, fleet: FleetFacts): boolean =>
+  resources.gpu === "required" && (resources.cpuWithoutGpus !== true || fleet.hasGpus);
+export const wantsGpu = ({ spec }: Need): boolean => spec.resources.gpu !== "none";
+
+type Filter = {
+  readonly name: string;
+  readonly refuse: (need: Need, c: Candidate, fleet: FleetFacts) => string | undefined;
+};
 export const filters: readonly Filter[] = [
-  { name: "online", refuse: (_, c) => (c.host.replica === null ? "the host is offline" : undefined) },
-  { name: "intent", refuse: (_, c) => (c.host.intent === "open" ? undefined : `the host is ${c.host.intent}`) },
+  {
+    name: "online",
+    refuse: (_, { host }) =>
+      host.replica === null
+        ? host.lastSeenAt === null
+          ? "the host is offline and was never seen"
+          : `the host is offline; it was last seen ${silence(host)} ago`
+        : undefined,
+  },
+  {
+    name: "suspect",
+    refuse: (_, { host }, { suspectMs }) =>
+      suspectMs !== undefined && host.silentMs !== null && host.silentMs > suspectMs
+        ? `nothing was heard from it for ${silence(host)}`
+        : undefined,
+  },
+  {
+    name: "intent",
+    refuse: (_, { host }) =>
+      host.intent === "open"
+        ? undefined
+        : `the host is ${host.intent === "maintenance" ? "in maintenance" : host.intent}${host.intentReason === "" ? "" : `: ${host.intentReason}`}`,
+  },
+  {
+    name: "agent-draining",
+    refuse: (_, { host }) => (host.health.is_draining === true ? "its agent takes no more offers" : undefined),
+  },
   {
     name: "kind",
     refuse: (need, c) =>
@@ -52,10 +122,26 @@ export const filters: readonly Filter[] = [
         : `it is not configured for ${spec.providers.join(" or ")}`,
   },
   {
+    name: "tags",
+    refuse: ({ spec }, c) => {
+      const missing = (spec.tags ?? []).filter((tag) => c.host.inventory.tags?.includes(tag) !== true);
+      return missing.length === 0 ? undefined : `it does not have the tag ${missing.join(" or the tag ")}`;
+    },
+  },
+  {
     name: "gpu",
-    refuse: ({ spec }, c) =>
-      spec.resources.gpu === "required" && !gpuFor(spec, c)
-        ? `no GPU with ${gib(spec.resources.gpuMemoryBytes)} free`
+    refuse: (need, c, fleet) =>
+      demandsGpu(need, fleet) && !gpuFor(need.spec.resources.gpuMemoryBytes, c)
+        ? hasWorkingGpu(c.host)
+          ? `no GPU with ${gib(need.spec.resources.gpuMemoryBytes)} free`
+          : "it has no GPU whose encoder works"
+        : undefined,
+  },
+  {
+    name: "keep-gpu",
+    refuse: (need, c, fleet) =>
+      fleet.gpuWorkWaits && !wantsGpu(need) && hasWorkingGpu(c.host) && fleet.cpuKinds.has(need.kind)
+        ? "it is kept for GPU work, which waits"
         : undefined,
   },
   {
@@ -71,50 +157,104 @@ export const filters: readonly Filter[] = [
   },
 ];
 
-type Scorer = { readonly name: string; readonly weight: number; readonly score: (need: Need, c: Candidate) => number };
+type Scorer = {
+  readonly name: string;
+  readonly weight: number;
+  readonly score: (need: Need, c: Candidate, fleet: FleetFacts) => number;
+};
+/** What every stage of a shape scores alike. */
 export const scorers: readonly Scorer[] = [
-  // A host that failed or refused this stage is the last resort, not forbidden: it may be the only one.
-  { name: "not-avoided", weight: 8, score: (need, c) => (need.avoid.some((a) => a.hostId === c.host.id) ? 0 : 1) },
   {
     name: "gpu-when-preferred",
-    weight: 4,
-    score: ({ spec }, c) => (spec.resources.gpu !== "none" && gpuFor(spec, c) ? 1 : 0),
+    weight: 8,
+    score: (need, c) => (wantsGpu(need) && gpuFor(need.spec.resources.gpuMemoryBytes, c) ? 1 : 0),
   },
   {
     name: "keep-gpu-free",
+    weight: 6,
+    score: (need, c) => (!wantsGpu(need) && hasWorkingGpu(c.host) ? 0 : 1),
+  },
+  // The deadline is near: a host that gives fewer cores than asked for is slower by as much.
+  {
+    name: "meets-deadline",
+    weight: 4,
+    score: (need, c) => (isUrgent(need) ? coresOn(need, c.host) / Math.max(1e-9, need.spec.resources.cores) : 1),
+  },
+  {
+    name: "grade",
+    weight: 3,
+    score: (_, { host }) => (host.grade === "good" ? 1 : host.grade === "degraded" ? 0.5 : 0),
+  },
+  // Halves with every dollar an hour. Not when it is urgent.
+  {
+    name: "cheapest",
     weight: 2,
-    score: ({ spec }, c) => (spec.resources.gpu === "none" && c.host.inventory.gpus.length > 0 ? 0 : 1),
+    score: (need, { host }, fleet) =>
+      isUrgent(need) ? 0 : 1 / (1 + costPerHour(host, coresOn(need, host), wantsGpu(need), fleet)),
+  },
+  {
+    name: "gpu-spread",
+    weight: 1,
+    score: (need, c) => (wantsGpu(need) ? (gpuFor(need.spec.resources.gpuMemoryBytes, c)?.freeShare ?? 0) : 0),
   },
   { name: "spread", weight: 1, score: (_, c) => freeOf(c).cores / Math.max(1, c.host.inventory.cores) },
 ];
+/** What differs from stage to stage of one shape; added on top. */
+export const stageScorers: readonly Scorer[] = [
+  // A host that failed or refused this stage is the last resort, not forbidden: it may be the only one. More than all others.
+  { name: "not-avoided", weight: 100, score: (need, c) => (need.avoid.some((a) => a.hostId === c.host.id) ? 0 : 1) },
+  {
+    name: "locality",
+    weight: 3,
+    score: ({ local }, c) => {
+      const here = local?.get(c.host.id) ?? 0;
+      return here === 0 ? 0 : here / Math.max(...(local as ReadonlyMap<string, number>).values());
+    },
+  },
+];
 
-export const judge = (need: Need, candidate: Candidate): HostVerdict => {
-  const { id: hostId, name: host } = candidate.host;
-  for (const filter of filters) {
-    const reason = filter.refuse(need, candidate);
-    if (reason !== undefined) return { hostId, host, verdict: "refused", rule: filter.name, reason };
-  }
-  return { hostId, host, verdict: "fits", rule: "fits", reason: "it has room" };
-};
+const total = (table: readonly Scorer[], need: Need, c: Candidate, fleet: FleetFacts): number =>
+  table.reduce((sum, s) => sum + s.weight * s.score(need, c, fleet), 0);
+export const shapeScore = (need: Need, c: Candidate, fleet: FleetFacts): number => total(scorers, need, c, fleet);
+export const stageScore = (need: Need, c: Candidate, fleet: FleetFacts): number => total(stageScorers, need, c, fleet);
+export const scoreOf = (need: Need, c: Candidate, fleet: FleetFacts): number =>
+  shapeScore(need, c, fleet) + stageScore(need, c, fleet);
 
-export type Choice = { readonly hostId: string; readonly allocation: AllocationRecord } | undefined;
-
-/** The best host that fits, ties broken by name so that the answer is the same on every replica. */
-export const place = (
+/** The first filter that refuses, or undefined when the host can take it now. */
+export const refusalOf = (
   need: Need,
-  candidates: readonly Candidate[],
-): { readonly choice: Choice; readonly verdicts: readonly HostVerdict[] } => {
-  const verdicts = candidates.map((c) => judge(need, c));
-  const best = candidates
-    .filter((_, i) => verdicts[i]?.verdict === "fits")
-    .map((c) => ({ c, score: scorers.reduce((total, s) => total + s.weight * s.score(need, c), 0) }))
-    .sort((a, b) => b.score - a.score || (a.c.host.name < b.c.host.name ? -1 : 1))[0]?.c;
-  return { choice: best && { hostId: best.host.id, allocation: allocate(need, best) }, verdicts };
+  candidate: Candidate,
+  fleet: FleetFacts,
+): { readonly rule: string; readonly reason: string } | undefined => {
+  for (const filter of filters) {
+    const reason = filter.refuse(need, candidate, fleet);
+    if (reason !== undefined) return { rule: filter.name, reason };
+  }
+  return undefined;
 };
 
-const allocate = (need: Need, c: Candidate): AllocationRecord => {
+export const judge = (need: Need, candidate: Candidate, fleet: FleetFacts = fleetFacts([candidate])): HostVerdict => {
+  const { id: hostId, name: host } = candidate.host;
+  const refusal = refusalOf(need, candidate, fleet);
+  if (refusal) return { hostId, host, verdict: "refused", ...refusal };
+  const avoided = need.avoid.find((a) => a.hostId === hostId);
+  return avoided
+    ? {
+        hostId,
+        host,
+        verdict: "fits",
+        rule: "last-resort",
+        reason: `it has room, but ${avoided.reason}: others go first`,
+      }
+    : { hostId, host, verdict: "fits", rule: "fits", reason: "it has room" };
+};
+
+export type Choice = { readonly hostId: string; readonly host: string; readonly allocation: AllocationRecord };
+
+/** What the stage would hold there. The caller has asked refusalOf. */
+export const allocate = (need: Need, c: Candidate): AllocationRecord => {
   const { resources } = need.spec;
-  const gpu = resources.gpu === "none" ? undefined : gpuFor(need.spec, c);
+  const gpu = wantsGpu(need) ? gpuFor(resources.gpuMemoryBytes, c)?.gpu : undefined;
   return {
     cores: coresOn(need, c.host),
     memoryBytes: resources.memoryBytes,
@@ -125,24 +265,47 @@ const allocate = (need: Need, c: Candidate): AllocationRecord => {
   };
 };
 
-/** The GPU with most memory left that fits and whose encoder proved itself. */
-const gpuFor = (spec: StageSpec, { host, held }: Candidate) =>
-  host.inventory.gpus
-    .filter((gpu) => gpu.workingEncoders.length > 0)
-    .map((gpu) => ({
-      gpu,
-      free:
-        gpu.memoryBytes -
-        sum(
-          held.filter((a) => a.gpuUuid === gpu.uuid),
-          (a) => a.gpuMemoryBytes,
-        ),
-    }))
-    .filter(({ free }) => free >= spec.resources.gpuMemoryBytes)
-    .sort((a, b) => b.free - a.free)[0]?.gpu;
+/**
+ * One stage alone: the best host that fits, ties broken by name so that the answer is the same on every replica. What a round
+ * answers for its first stage.
+ */
+export const place = (
+  need: Need,
+  candidates: readonly Candidate[],
+  fleet: FleetFacts = fleetFacts(candidates),
+): { readonly choice: Choice | undefined; readonly verdicts: readonly HostVerdict[] } => {
+  const verdicts = candidates.map((c) => judge(need, c, fleet));
+  const best = candidates
+    .filter((_, i) => verdicts[i]?.verdict === "fits")
+    .map((c) => ({ c, score: scoreOf(need, c, fleet) }))
+    .sort((a, b) => b.score - a.score || (a.c.host.name < b.c.host.name ? -1 : 1))[0]?.c;
+  return {
+    choice: best && { hostId: best.host.id, host: best.host.name, allocation: allocate(need, best) },
+    verdicts,
+  };
+};
 
+/**
+ * Why nothing took it, in one sentence that stays the same while nothing changes; `explain` works out the reason of every host
+ * anew. With many hosts the most frequent rule speaks.
+ */
+export const waitingReason = (verdicts: readonly HostVerdict[]): { readonly rule: string; readonly reason: string } => {
+  if (verdicts.length === 0)
+    return { rule: "no-host", reason: "no host is enrolled; add one with: npx renderplane host enroll-command" };
+  const counts = new Map<string, number>();
+  for (const v of verdicts) counts.set(v.rule, (counts.get(v.rule) ?? 0) + 1);
+  const [rule = ""] = [...counts.entries()].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))[0] ?? [];
+  const one = verdicts.find((v) => v.rule === rule);
+  // A length of silence grows at every look: it stays out of what is written, or each look would write every row.
+  const isSilence = rule === "online" || rule === "suspect";
+  if (verdicts.length === 1)
+    return { rule, reason: `${one?.host}: ${isSilence ? "the host is not heard from" : one?.reason}` };
+  return { rule, reason: `none of ${verdicts.length} hosts can take it; most often: ${rule}` };
+};
+
+const silence = ({ silentMs }: HostRow): string => formatDuration(silentMs ?? 0);
 const short = (what: string, need: number, free: number, show: (n: number) => string): string | undefined =>
-  need <= free + 1e-9 ? undefined : `${what}: needs ${show(need)}, ${show(Math.max(0, free))} free`;
+  need <= free + 1e-9
+    ? undefined
+    : `${what}: needs ${show(need)}, ${show(Math.round(Math.max(0, free) * 1000) / 1000)} free`;
 const gib = (n: number): string => `${(n / 1024 ** 3).toFixed(1)} GiB`;
-const sum = <T>(items: readonly T[], of: (item: T) => number): number =>
-  items.reduce((total, item) => total + of(item), 0);

@@ -69,6 +69,8 @@ export type ResourceNeed = {
   readonly scratchBytes: number;
   readonly gpu: "none" | "preferred" | "required";
   readonly gpuMemoryBytes: number;
+  /** With `required`: while the fleet has no working GPU at all, any host may take it, or it would wait for ever. */
+  readonly cpuWithoutGpus?: boolean;
 };
 
 export type StageRow = {

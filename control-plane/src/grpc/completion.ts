@@ -126,6 +126,7 @@ const refusals: { readonly [R in Refusal]?: readonly [FailureClass, string] } = 
   [Refusal.REFUSAL_DISK_LOW]: ["disk_full", "the scratch disk of the host is too full"],
   [Refusal.REFUSAL_SPEC_INVALID]: ["agent_bug", "the agent cannot read the offer"],
   [Refusal.REFUSAL_ALREADY_HELD]: ["transient", "the host already holds this attempt"],
+  [Refusal.REFUSAL_JOURNAL_FULL]: ["transient", "the host has too many results that were not acknowledged"],
 };
 
 /** A refused offer as the end of its attempt; it does not count against the stage's retries. */

@@ -95,6 +95,7 @@ export const verdictMessage = (verdict: VerdictRecord) => ({ ...verdict, action:
 const reasons = {
   cancelled: StopReason.STOP_REASON_CANCELLED,
   lease_lost: StopReason.STOP_REASON_LEASE_LOST,
+  give_back: StopReason.STOP_REASON_GIVE_BACK,
 } as const;
 export const stopMessage = (stop: StopRecord): Stop => ({ ...stop, reason: reasons[stop.reason] });
 

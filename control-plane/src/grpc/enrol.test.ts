@@ -109,6 +109,8 @@ test("a certificate that is revoked while its connection is open ends no attempt
   const stream = rawStream(client);
   await stream.ack;
   edge.operations.hosts.get(identity.hostId)?.serials.set(serialOf(identity.certificate), "revoked");
+  // Its stream ends within a turn of the watch; the connection below it stays open.
+  expect(codeOf(await stream.ended)).toBe("16 certificate_refused");
   const attempt = { attemptId: makeId("a"), fence: 1n };
   const complete = { ...CompleteRequest.decode(new Uint8Array()), ...attempt };
   const calls = [

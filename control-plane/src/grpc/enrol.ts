@@ -9,11 +9,11 @@ export const enrol = (parts: {
   readonly operations: Pick<GrpcOperations, "enrolHost">;
   readonly log: Logger;
   /** Throws when too many arrive. */
-  admit(): void;
+  admit(): Promise<void>;
   sessionAddress(): string;
 }) =>
   unary<EnrolRequest, EnrolResponse>(parts.log, async ({ token, csr, name, inventory }, call) => {
-    parts.admit();
+    await parts.admit();
     try {
       const signed = await parts.operations.enrolHost({ token, csr, name, inventory: inventoryRecord(inventory) });
       parts.log.info({ hostId: signed.hostId, name }, "host enrolled");

@@ -11,20 +11,26 @@ export type GrpcStatus = { readonly code: status; readonly details: string; read
 const maxDetailsLength = 2000;
 
 export const statusOf = (error: unknown, log: Logger): GrpcStatus => {
-  if (!(error instanceof RenderplaneError)) log.error({ err: error }, "a call of an agent failed unexpectedly");
-  const known =
-    error instanceof RenderplaneError
-      ? error
-      : new RenderplaneError("internal", "an unexpected fault; the log of the control plane has the cause");
+  const known = knownError(error, log);
   const metadata = new Metadata();
   metadata.set(codeKey, known.code);
   if (known.retryAfterMs !== undefined) metadata.set(retryAfterKey, String(Math.ceil(known.retryAfterMs)));
-  return { code: errorCodes[known.code].grpc, details: textOf(known).slice(0, maxDetailsLength), metadata };
+  return { code: errorCodes[known.code].grpc, details: textOf(known), metadata };
 };
 
-const textOf = (error: RenderplaneError): string => {
+/** What may be told: anything unexpected is logged and told as `internal` without its text. */
+export const knownError = (error: unknown, log: Logger): RenderplaneError => {
+  if (error instanceof RenderplaneError) return error;
+  log.error({ err: error }, "a call of an agent failed unexpectedly");
+  return new RenderplaneError("internal", "an unexpected fault; the log of the control plane has the cause");
+};
+
+export const textOf = (error: RenderplaneError): string => {
   const fields = error.fields
     .filter(({ detail }) => !error.message.includes(detail))
     .map(({ pointer, detail }) => `${pointer}: ${detail}`);
-  return [error.message, ...fields, error.next].filter((text) => text !== "").join("; ");
+  return [error.message, ...fields, error.next]
+    .filter((text) => text !== "")
+    .join("; ")
+    .slice(0, maxDetailsLength);
 };

@@ -1,28 +1,42 @@
-// One open stream of one host, as the rest of the edge sees it: who it is, what it reported last, what it is owed, and how to
-// send to it or end it. The stream's own protocol is session.ts; the two rhythms over all sessions are deliver.ts and renew.ts.
-import type { OfferAnswer, Progress, SessionResponse } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+// One open stream of one host, as the rest of the edge sees it: who it is, what it reported last, what is known of its attempts, and
+// how to send to it or end it. The stream's own protocol is session.ts; the rhythms over all sessions are watch.ts and renew.ts.
+import type { OfferAnswer, Progress } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import type { JsonObject } from "../domain/records.ts";
 import type { HeldRecord, StopRecord } from "./operations.ts";
+import type { Outgoing, Urgency } from "./outbound.ts";
 
-export type Outgoing = NonNullable<SessionResponse["message"]>;
+/** What this stream knows of an attempt; forgotten when two heartbeats in a row do not name it. */
+export type KnownAttempt = {
+  readonly fence: bigint;
+  /** It runs here by our word: only then its progress is passed on. */
+  isRunning: boolean;
+  /** Ended through Complete while a heartbeat on its way may still name it: not a lost lease. */
+  hasEnded: boolean;
+  /** Was sent, and is repeated until the attempt is gone. */
+  stop: StopRecord | undefined;
+  progress: Progress | undefined;
+  /** Heartbeats in a row that did not name it. */
+  unnamed: number;
+};
 
 export type LiveSession = {
   readonly hostId: string;
   readonly epoch: bigint;
+  /** Of the certificate that the stream was opened with. */
+  readonly serial: string;
+  readonly protocol: number;
   /** The newest heartbeat that has not been acknowledged. */
   heartbeat: { readonly sequence: bigint; readonly held: readonly HeldRecord[] } | undefined;
   health: JsonObject;
-  /** Newest progress by attempt; pruned to what the host holds at every heartbeat. */
-  readonly progress: Map<string, Progress>;
-  /** Attempts that run here by our word, with their fence: only their progress is passed on. */
-  readonly running: Map<string, bigint>;
-  /** Stops that were sent and are repeated until the attempt is gone. */
-  readonly stops: Map<string, StopRecord>;
-  /** Ended through Complete while the newest heartbeat may still name them: not a lost lease. */
-  readonly ended: Set<string>;
-  /** Urgent messages overtake others that wait; a keyed one replaces its older self. */
-  send(message: Outgoing, options?: { readonly urgent?: boolean; readonly key?: string }): void;
+  readonly attempts: Map<string, KnownAttempt>;
+  /** It was asked to go to another replica. */
+  isLeaving: boolean;
+  /** False: larger than a message may be, and not sent. A keyed message replaces its older self. */
+  send(message: Outgoing, urgency: Urgency, key?: string): boolean;
+  /** True once offers may be sent; false when the stream is over. */
+  room(): Promise<boolean>;
+  waiting(): { readonly messages: number; readonly bytes: number };
   /** How long the host has not taken what waits for it. */
   blockedMs(): number;
   /** Ends the stream with this status and tells the store. Idempotent. */
@@ -58,9 +72,24 @@ export const createLiveSessions = (): LiveSessions => {
   };
 };
 
-/** Keeps of what is remembered by attempt only what the host still holds. */
+/** What is known of an attempt, begun afresh when it is new or known under another fence. */
+export const knownAttempt = (session: LiveSession, attemptId: string, fence: bigint): KnownAttempt => {
+  const known = session.attempts.get(attemptId);
+  if (known?.fence === fence) return known;
+  const begun = { fence, isRunning: false, hasEnded: false, stop: undefined, progress: undefined, unnamed: 0 };
+  session.attempts.set(attemptId, begun);
+  return begun;
+};
+
+/** A heartbeat may have been put together before the host took the attempt, and be sent after it; the next one knows it. */
+const goneAfter = 2;
+
+/** Keeps of what is known only what the host still holds. */
 export const forgetGone = (session: LiveSession, held: readonly HeldRecord[]): void => {
+  if (session.attempts.size === 0) return;
   const ids = new Set(held.map((attempt) => attempt.attemptId));
-  for (const kept of [session.progress, session.running, session.stops, session.ended])
-    for (const id of kept.keys()) if (!ids.has(id)) kept.delete(id);
+  for (const [id, known] of session.attempts) {
+    known.unnamed = ids.has(id) ? 0 : known.unnamed + 1;
+    if (known.unnamed >= goneAfter) session.attempts.delete(id);
+  }
 };

@@ -18,7 +18,16 @@ export type VerdictRecord = {
 export type StopRecord = {
   readonly attemptId: string;
   readonly fence: bigint;
-  readonly reason: "cancelled" | "lease_lost";
+  readonly reason: "cancelled" | "lease_lost" | "give_back";
+};
+/** A session that is over, for the sessions that are open here to be compared with. */
+export type RefusedSession = {
+  readonly hostId: string;
+  /** Sessions of an older epoch are over; null: whatever its epoch. */
+  readonly epoch: bigint | null;
+  /** Only the session under this certificate; null: under any. */
+  readonly serial: string | null;
+  readonly why: "moved" | "revoked" | "copied" | "replaced";
 };
 export type OutputRecord = {
   readonly name: string;
@@ -73,7 +82,11 @@ export type GrpcOperations = {
     readonly inventory: InventoryRecord;
     readonly attempts: readonly HeldRecord[];
   }): Promise<{ readonly epoch: bigint; readonly verdicts: readonly VerdictRecord[] }>;
-  closeSession(r: OnSession): Promise<void>;
+  closeSession(r: OnSession & { readonly saidGoodbye: boolean }): Promise<void>;
+  /** Ids of the hosts of this replica for which something waits: offers, stops, work to give back. */
+  waitingHosts(): Promise<readonly string[]>;
+  /** What was refused within the last `windowMs`; may name sessions that are not open here. */
+  refusedSessions(r: { readonly windowMs: number }): Promise<readonly RefusedSession[]>;
   takeOffers(r: OnSession): Promise<readonly OfferRecord[]>;
   takeStops(r: OnSession): Promise<readonly StopRecord[]>;
   acceptOffer(r: OnSession & { readonly attemptId: string; readonly fence: bigint }): Promise<boolean>;

@@ -147,6 +147,22 @@ describe("a session", () => {
     });
   });
 
+  test("a heartbeat that was put together before an attempt began does not silence its progress", async () => {
+    const stream = rawStream(wire.client);
+    await stream.ack;
+    const { attemptId, fence } = await wire.runOne(stream);
+    beat(stream, 1n, []);
+    beat(stream, 2n, [running({ attemptId, fence })]);
+    const value = { attemptId, fence, fraction: 0.5, speed: 2, etaMs: -1n, step: "drawing" };
+    stream.send({ $case: "progress", value });
+    await until("it is passed on", () => wire.edge.progress.length === 1);
+    for (const sequence of [3n, 4n]) beat(stream, sequence, []);
+    stream.send({ $case: "progress", value: { ...value, fraction: 0.9 } });
+    beat(stream, 5n, []);
+    await until("all were taken", () => of(stream, "heartbeatAck").some((ack) => ack.sequence === 5n));
+    expect(wire.edge.progress).toHaveLength(1);
+  });
+
   test("goodbye ends the stream with OK and a cut connection is seen too; both ends are stored once", async () => {
     const stream = rawStream(wire.client);
     await stream.ack;
@@ -157,8 +173,8 @@ describe("a session", () => {
     cut.call.cancel();
     await until("both ends are stored", () => wire.edge.operations.callsOf("closeSession").length === 2);
     expect(wire.edge.operations.callsOf("closeSession")).toEqual([
-      { hostId: wire.identity.hostId, epoch: 1n },
-      { hostId: wire.identity.hostId, epoch: 2n },
+      { hostId: wire.identity.hostId, epoch: 1n, saidGoodbye: true },
+      { hostId: wire.identity.hostId, epoch: 2n, saidGoodbye: false },
     ]);
   });
 

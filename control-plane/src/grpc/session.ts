@@ -1,59 +1,54 @@
 // One stream from its first message to its end: Hello is answered before anything else is sent, messages of the agent are taken
-// in order, and exactly one end is told to the store. Heartbeats and progress are only noted here; renew.ts answers them.
-// Nothing in this file may throw out of a callback: that would end the process for all hosts.
-import type { ServerDuplexStream } from "@grpc/grpc-js";
-import { Metadata } from "@grpc/grpc-js";
-import type { Hello, SessionRequest, SessionResponse } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
+// in order, one by one or from a batch, and exactly one end is told to the store. Heartbeats and progress are only noted here;
+// renew.ts answers them. Nothing in this file may throw out of a callback: that would end the process for all hosts.
+import { Metadata, type ServerDuplexStream } from "@grpc/grpc-js";
+import type { Hello, SessionRequest } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import { maxQueuedMessages, protocolVersion, type Timings } from "@renderplane/proto/kernel/limits.ts";
-import { boundedWriter } from "@renderplane/proto/kernel/process/bounded-writer.ts";
+import { maxMessagesPerBatch, protocolVersion, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
-import { cleanText, healthRecord, heldRecords, inventoryRecord, verdictMessage } from "./convert.ts";
+import { cleanText, heldRecords, inventoryRecord, verdictMessage } from "./convert.ts";
 import { statusOf } from "./errors.ts";
-import { type Delivery, forgetGone, type LiveSession } from "./live-session.ts";
+import { createInboundLimit } from "./inbound.ts";
+import { type Delivery, knownAttempt, type LiveSession } from "./live-session.ts";
 import type { GrpcOperations } from "./operations.ts";
+import { createOutbound, type OutboundLimits } from "./outbound.ts";
 import { peerOf } from "./peer.ts";
-import { fractionOf, superseded } from "./renew.ts";
+import { type LiveProgress, type Said, takeMessage } from "./take-message.ts";
+import { superseded } from "./watch.ts";
 
-export type SessionCall = ServerDuplexStream<SessionRequest, SessionResponse>;
-
-export type LiveProgress = {
-  readonly attemptId: string;
-  readonly hostId: string;
-  /** 0..1 of the attempt. */
-  readonly fraction: number;
-  readonly speed: number;
-  /** null: unknown. */
-  readonly etaMs: number | null;
-  readonly step: string;
-};
+/** What arrives with its size on the wire; what leaves is encoded already. */
+export type Arrival = { readonly message: SessionRequest["message"]; readonly size: number };
+export type SessionCall = ServerDuplexStream<Arrival, Buffer>;
 
 /** What a stream needs of the edge around it. */
 export type SessionHall = {
-  readonly operations: GrpcOperations;
+  readonly operations: Pick<GrpcOperations, "openSession">;
   readonly timings: Timings;
   readonly log: Logger;
-  readonly maxQueued?: number;
-  /** Throws when too many Hellos arrive. */
-  admit(): void;
+  readonly limits: OutboundLimits;
+  /** Resolves when the Hello of this host may be answered; throws when too many arrive. */
+  admit(hostId: string): Promise<void>;
+  /** The replicas that are up, this one first. */
+  addresses(): readonly string[];
   /** The session is open: it gets its delivery, takes the host's place and hears its bells. Returns the older session. */
   enter(session: LiveSession): { readonly delivery: Delivery; readonly older: LiveSession | undefined };
   /** The session is over. */
-  leave(session: LiveSession): void;
+  leave(session: LiveSession, saidGoodbye: boolean): void;
   progressed(progress: LiveProgress): void;
 };
 
 /** A stream that says no Hello for this long is closed: it holds memory and a place for nothing. */
 const helloLimitMs = 10_000;
-/** Answers to offers in work at once; a host is never offered more. More than this is a peer that floods. */
-const maxAnswers = 256;
+/** The first protocol that knows batches and Move. */
+const batchProtocol = 2;
 
 export const serveSession = (call: SessionCall, hall: SessionHall): void => {
   let session: LiveSession | undefined;
   let delivery: Delivery | undefined;
   let state: "new" | "opening" | "open" | "over" = "new";
-  let answers = 0;
   let log = hall.log;
+  const limit = createInboundLimit();
+  const answers = { inWork: 0 };
 
   // At once, so that the agent keeps no messages for a retry that never comes.
   call.sendMetadata(new Metadata());
@@ -61,22 +56,21 @@ export const serveSession = (call: SessionCall, hall: SessionHall): void => {
     () => end(new RenderplaneError("invalid_request", `no Hello arrived within ${helloLimitMs / 1000} s`)),
     helloLimitMs,
   );
-  const writer = boundedWriter<SessionResponse>({
-    write: (message) => call.write(message),
-    onDrain: (resume) => call.on("drain", resume),
-    max: hall.maxQueued ?? maxQueuedMessages,
-    onOverflow: () => end(new RenderplaneError("storage_full", "the host does not read its messages; too many wait")),
+  const outbound = createOutbound({
+    write: (bytes, taken) => call.write(bytes, taken),
+    limits: hall.limits,
+    onFailure: (cause) => end(cause === "overflow" ? tooManyWait() : cause),
   });
 
   /** The one end: with an error, or with OK when there is none. */
-  const end = (error?: RenderplaneError | Error) => {
+  const end = (error?: Error, saidGoodbye = false) => {
     if (state === "over") return;
     state = "over";
     clearTimeout(helloTimer);
-    writer.close();
+    outbound.close();
     if (session) {
-      hall.leave(session);
-      log.info({ reason: error ? error.message : "goodbye" }, "session closed");
+      hall.leave(session, saidGoodbye);
+      log.info({ reason: error ? error.message : saidGoodbye ? "goodbye" : "the stream ended" }, "session closed");
     }
     if (call.cancelled) return;
     if (error) call.emit("error", statusOf(error, hall.log));
@@ -86,8 +80,10 @@ export const serveSession = (call: SessionCall, hall: SessionHall): void => {
   };
 
   const open = async (hello: Hello) => {
-    hall.admit();
     const { hostId, serial } = peerOf(call);
+    await hall.admit(hostId);
+    // The host may have given up while it waited for its turn.
+    if (state !== "opening") return;
     const { epoch, verdicts } = await hall.operations.openSession({
       hostId,
       serial,
@@ -102,102 +98,84 @@ export const serveSession = (call: SessionCall, hall: SessionHall): void => {
     const opened: LiveSession = {
       hostId,
       epoch,
+      serial,
+      protocol: Math.min(protocolVersion, hello.protocolMax),
       heartbeat: undefined,
       health: {},
-      progress: new Map(),
-      running: new Map(verdicts.filter((v) => v.action === "continue").map((v) => [v.attemptId, v.fence])),
-      stops: new Map(),
-      ended: new Set(),
-      send: (message, options) => writer.send({ message }, options),
-      blockedMs: () => writer.blockedMs(),
+      attempts: new Map(),
+      isLeaving: false,
+      send: outbound.send,
+      room: outbound.room,
+      waiting: outbound.waiting,
+      blockedMs: outbound.blockedMs,
       close: end,
     };
+    for (const { attemptId, fence, action } of verdicts)
+      if (action !== "abandon") knownAttempt(opened, attemptId, fence).isRunning = action === "continue";
     session = opened;
-    const { heartbeatMs, leaseMs } = hall.timings;
     const entered = hall.enter(opened);
     delivery = entered.delivery;
     entered.older?.close(superseded());
     // The stream may have died while the store answered.
-    if (state !== "opening") return hall.leave(opened);
+    if (state !== "opening") return hall.leave(opened, false);
     state = "open";
-    opened.send({
-      $case: "helloAck",
-      value: {
-        hostId,
-        epoch,
-        heartbeatMs,
-        leaseMs,
-        verdicts: verdicts.map(verdictMessage),
-        serverMs: BigInt(Date.now()),
-        protocol: Math.min(protocolVersion, hello.protocolMax),
-        addresses: [],
+    opened.send(
+      {
+        $case: "helloAck",
+        value: {
+          hostId,
+          epoch,
+          heartbeatMs: hall.timings.heartbeatMs,
+          leaseMs: hall.timings.leaseMs,
+          verdicts: verdicts.map(verdictMessage),
+          serverMs: BigInt(Date.now()),
+          protocol: opened.protocol,
+          addresses: [...hall.addresses()],
+        },
       },
-    });
-    log.info({ agentVersion: cleanText(hello.agentVersion), held: hello.attempts.length }, "session opened");
+      "verdict",
+    );
+    if (opened.protocol >= batchProtocol) outbound.batch();
+    const facts = { agentVersion: cleanText(hello.agentVersion), protocol: opened.protocol, held: verdicts.length };
+    log.info(facts, "session opened");
     delivery.ring();
   };
 
-  const take = (message: NonNullable<SessionRequest["message"]>, on: LiveSession) => {
-    switch (message.$case) {
-      case "hello":
-        throw new RenderplaneError("invalid_request", "a second Hello arrived; a stream has exactly one");
-      case "heartbeat": {
-        const held = heldRecords(message.value.attempts);
-        if (message.value.health) on.health = healthRecord(message.value.health);
-        on.heartbeat = { sequence: message.value.sequence, held };
-        forgetGone(on, held);
-        return;
-      }
-      case "progress": {
-        const { attemptId, fence, fraction, speed, etaMs, step } = message.value;
-        if (on.running.get(attemptId) !== fence) return;
-        on.progress.set(attemptId, message.value);
-        hall.progressed({
-          attemptId,
-          hostId: on.hostId,
-          fraction: fractionOf(fraction),
-          speed: Number.isFinite(speed) ? Math.max(0, speed) : 0,
-          etaMs: etaMs < 0n ? null : Number(etaMs),
-          step: cleanText(step),
-        });
-        return;
-      }
-      case "offerAnswer": {
-        if (answers >= maxAnswers)
-          throw new RenderplaneError("invalid_request", `more than ${maxAnswers} answers to offers are in work`);
-        answers++;
-        void (async () => {
-          try {
-            await delivery?.answer(message.value);
-          } catch (error) {
-            // The offer's own time limit returns it to the queue; the stream goes on.
-            log.warn({ err: error, attemptId: message.value.attemptId }, "an answer to an offer could not be stored");
-          } finally {
-            answers--;
-          }
-        })();
-        return;
-      }
-      case "goodbye":
-        return end();
-    }
-  };
+  const take = (message: Said, on: LiveSession, by: Delivery) =>
+    takeMessage(message, on, { delivery: by, progressed: hall.progressed, answers, log });
 
-  call.on("data", ({ message }: SessionRequest) => {
+  const arrive = ({ message, size }: Arrival) => {
+    // A message that this version does not know: newer agents may say more.
+    if (!message || state === "over") return limit(1, size);
+    limit(message.$case === "batch" ? Math.max(1, message.value.messages.length) : 1, size);
+    if (state === "open" && session && delivery) {
+      if (message.$case !== "batch")
+        return message.$case === "goodbye" ? end(undefined, true) : take(message, session, delivery);
+      if (session.protocol < batchProtocol || message.value.messages.length > maxMessagesPerBatch) throw badBatch();
+      for (const { message: one } of message.value.messages) {
+        // The end of the stream is checked again: any message may have been its last.
+        if (!one || one.$case === "batch" || !session || isOver()) continue;
+        if (one.$case === "goodbye") return end(undefined, true);
+        take(one, session, delivery);
+      }
+      return;
+    }
+    if (state !== "new" || message.$case !== "hello")
+      throw new RenderplaneError("invalid_request", `the first message must be Hello, got ${message.$case}`);
+    state = "opening";
+    clearTimeout(helloTimer);
+    // Nothing is read until the session is open; the transport holds it back.
+    call.pause();
+    open(message.value).then(
+      () => call.resume(),
+      (error: unknown) => end(error as Error),
+    );
+  };
+  const isOver = () => state === "over";
+
+  call.on("data", (arrival: Arrival) => {
     try {
-      // A message that this version does not know: newer agents may say more.
-      if (!message || state === "over") return;
-      if (state === "open" && session) return take(message, session);
-      if (state !== "new" || message.$case !== "hello")
-        throw new RenderplaneError("invalid_request", `the first message must be Hello, got ${message.$case}`);
-      state = "opening";
-      clearTimeout(helloTimer);
-      // Nothing is read until the session is open; the transport holds it back.
-      call.pause();
-      open(message.value).then(
-        () => call.resume(),
-        (error: unknown) => end(error as Error),
-      );
+      arrive(arrival);
     } catch (error) {
       end(error as Error);
     }
@@ -205,3 +183,10 @@ export const serveSession = (call: SessionCall, hall: SessionHall): void => {
   call.on("end", () => end());
   call.on("cancelled", () => end());
 };
+
+const tooManyWait = () => new RenderplaneError("storage_full", "the host does not read its messages; too many wait");
+const badBatch = () =>
+  new RenderplaneError(
+    "invalid_request",
+    `a batch has at most ${maxMessagesPerBatch} messages and needs protocol ${batchProtocol}`,
+  );

@@ -108,6 +108,15 @@ export const createFakeOperations = (authority: Authority): FakeOperations => {
       };
     },
     closeSession: async () => {},
+    waitingHosts: async () =>
+      [...fake.hosts].filter(([, host]) => host.offers.length + host.stops.length > 0).map(([id]) => id),
+    refusedSessions: async () =>
+      [...fake.hosts].flatMap(([hostId, host]) => [
+        { hostId, epoch: host.epoch, serial: null, why: "moved" as const },
+        ...[...host.serials]
+          .filter(([, standing]) => standing === "revoked")
+          .map(([serial]) => ({ hostId, epoch: null, serial, why: "revoked" as const })),
+      ]),
     takeOffers: async ({ hostId, epoch }) => hostOf(hostId, epoch).offers.splice(0),
     takeStops: async ({ hostId, epoch }) => [...hostOf(hostId, epoch).stops],
     acceptOffer: async ({ hostId, epoch, attemptId, fence }) => {

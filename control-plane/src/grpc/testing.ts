@@ -142,7 +142,10 @@ export const rawClient = (
   );
 
 export type RawStream = {
+  /** In their order, those of batches one by one. */
   readonly messages: NonNullable<SessionResponse["message"]>[];
+  /** Messages in each frame of the stream: 1, or the size of a batch. */
+  readonly frames: number[];
   readonly ack: Promise<HelloAck>;
   /** The status that ended the stream. */
   readonly ended: Promise<ServiceError | undefined>;
@@ -167,12 +170,15 @@ export const hello = (more: Partial<Extract<SessionRequest["message"], { $case: 
 export const rawStream = (client: AgentServiceClient, first: SessionRequest["message"] = hello()): RawStream => {
   const call = client.session();
   const messages: RawStream["messages"] = [];
+  const frames: number[] = [];
   let acked: (ack: HelloAck) => void = () => {};
   const ack = new Promise<HelloAck>((resolve) => {
     acked = resolve;
   });
   call.on("data", ({ message }: SessionResponse) => {
-    if (message) messages.push(message);
+    const all = message?.$case === "batch" ? message.value.messages.map((one) => one.message) : [message];
+    frames.push(all.length);
+    for (const one of all) if (one) messages.push(one);
     if (message?.$case === "helloAck") acked(message.value);
   });
   const ended = new Promise<ServiceError | undefined>((resolve) => {
@@ -180,7 +186,7 @@ export const rawStream = (client: AgentServiceClient, first: SessionRequest["mes
     call.on("end", () => resolve(undefined));
   });
   call.write({ message: first });
-  return { messages, ack, ended, call, send: (message) => call.write({ message }) };
+  return { messages, frames, ack, ended, call, send: (message) => call.write({ message }) };
 };
 
 export const serialOf = (certificate: string): string => new X509Certificate(certificate).serialNumber.toLowerCase();

@@ -16,6 +16,7 @@ import { legacyRoutes } from "./legacy.ts";
 import type { LiveStreams } from "./live-streams.ts";
 import type { HttpContext, HttpOperations } from "./operations.ts";
 import { problemResponse } from "./problem.ts";
+import { queueRoutes } from "./queue.ts";
 import { apiTitle, type Readiness, systemRoutes } from "./system.ts";
 
 export type AppOptions = {
@@ -52,6 +53,7 @@ export const createApp = (ctx: HttpContext, options: AppOptions): OpenAPIHono<Ht
   const groups: readonly Hono<HttpEnv>[] = [
     systemRoutes({ ...options, pipelines: ctx.pipelines }),
     jobRoutes(ctx, operations),
+    queueRoutes(operations),
     jobArtifactRoutes(ctx, operations),
     hostRoutes(operations, options.enrolAddress),
     eventRoutes(operations, feed, streams),

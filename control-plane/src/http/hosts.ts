@@ -1,10 +1,11 @@
 // /api/v1/hosts and /api/v1/enrollments: the fleet as it stands, and the token with which one more host joins it.
-// Nothing here changes a host. Invariant: a token is shown once, in this answer, and never logged.
+// What people do with hosts is host-acts.ts, mounted here. Invariant: a token is shown once, in this answer, and never logged.
 import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
 import { maxJobBodyBytes } from "@renderplane/proto/kernel/limits.ts";
 import { readJson } from "./body.ts";
 import type { HttpEnv } from "./guards.ts";
-import { hostJson, hostSchema } from "./host-json.ts";
+import { type HostActOperations, hostActRoutes, hostParams } from "./host-acts.ts";
+import { hostDetailJson, hostDetailSchema, hostJson, hostSchema, valveJson, valveSchema } from "./host-json.ts";
 import type { HttpOperations } from "./operations.ts";
 import { problems } from "./problem.ts";
 import { checkBody, describeBody, refuseInvalid } from "./validation.ts";
@@ -20,10 +21,28 @@ const list = createRoute({
   summary: "The hosts, what they have and what they do",
   responses: {
     200: {
-      description: "All hosts, by name",
-      content: { "application/json": { schema: z.strictObject({ items: z.array(hostSchema) }).openapi("HostList") } },
+      description: "All hosts that are not revoked, by name; and the pools whose work is held back",
+      content: {
+        "application/json": {
+          schema: z
+            .strictObject({ items: z.array(hostSchema), closed_valves: z.array(valveSchema) })
+            .openapi("HostList"),
+        },
+      },
     },
     ...problems("unavailable"),
+  },
+});
+
+const view = createRoute({
+  method: "get",
+  path: "/api/v1/hosts/{id}",
+  tags: ["hosts"],
+  summary: "A host with its sessions and certificates",
+  request: { params: hostParams },
+  responses: {
+    200: { description: "The host", content: { "application/json": { schema: hostDetailSchema } } },
+    ...problems("host_not_found", "unavailable"),
   },
 });
 
@@ -56,15 +75,27 @@ const enrol = createRoute({
 });
 
 export const hostRoutes = (
-  operations: Pick<HttpOperations, "listHosts" | "liveAllocations" | "issueJoinToken">,
+  operations: HostActOperations & Pick<HttpOperations, "listHosts" | "listClosedValves" | "issueJoinToken">,
   enrolAddress: () => string,
 ): OpenAPIHono<HttpEnv> => {
   const app = new OpenAPIHono<HttpEnv>({ defaultHook: refuseInvalid });
   describeBody(app, enrol, { "application/json": enrollmentSchema }, false);
   app.openapi(list, async (c) => {
-    const [hosts, allocations] = await Promise.all([operations.listHosts(), operations.liveAllocations()]);
-    return c.json({ items: hosts.map((host) => hostJson(host, allocations)) }, 200);
+    const [hosts, allocations, valves] = await Promise.all([
+      operations.listHosts(),
+      operations.liveAllocations(),
+      operations.listClosedValves(),
+    ]);
+    const held = Map.groupBy(allocations, (a) => a.hostId);
+    const items = hosts.map((host) => hostJson(host, held.get(host.id) ?? []));
+    return c.json({ items, closed_valves: valves.map(valveJson) }, 200);
   });
+  app.openapi(view, async (c) => {
+    const { id } = c.req.valid("param");
+    const [detail, allocations] = await Promise.all([operations.viewHost(id), operations.liveAllocations()]);
+    return c.json(hostDetailJson(detail, allocations), 200);
+  });
+  app.route("/", hostActRoutes(operations));
   app.openapi(enrol, async (c) => {
     const body = checkBody(enrollmentSchema, (await readJson(c.env.incoming, maxJobBodyBytes)) ?? {});
     const { token, expiresAt } = await operations.issueJoinToken({

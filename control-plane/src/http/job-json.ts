@@ -5,13 +5,17 @@
 import type { z } from "@hono/zod-openapi";
 import { isFinalJob, isLeased } from "@renderplane/proto/kernel/stage-state.ts";
 import { dollarsFromMicros } from "@renderplane/proto/kernel/units.ts";
+import type { Outlook, TimeRange } from "../domain/eta.ts";
 import { jobProgress } from "../domain/job.ts";
+import { type RankParts, rankParts } from "../domain/queue-order.ts";
 import type { AttemptRow, FailureRecord, JobDetail, JobRow, StageRow } from "../domain/records.ts";
 import type {
+  etaSchema,
   explanationSchema,
   failureSchema,
   jobItemSchema,
   jobSchema,
+  placeSchema,
   stageSchema,
   submittedSchema,
 } from "./job-schema.ts";
@@ -22,7 +26,8 @@ export type JobJson = z.infer<typeof jobSchema>;
 export type JobItemJson = z.infer<typeof jobItemSchema>;
 type StageJson = z.infer<typeof stageSchema>;
 
-export const jobJson = (detail: JobDetail, now: Date): JobJson => {
+/** `outlook`: read for the view of one job; lists leave it out. */
+export const jobJson = (detail: JobDetail, now: Date, outlook?: Outlook): JobJson => {
   const attemptsOf = Map.groupBy(detail.attempts, (attempt) => attempt.stageId);
   const stages = detail.stages.map((stage) => stageJson(stage, attemptsOf.get(stage.id) ?? [], detail.hostNames, now));
   const { job } = detail;
@@ -32,6 +37,7 @@ export const jobJson = (detail: JobDetail, now: Date): JobJson => {
     progress: progressOf(detail.stages, stages),
     eta_seconds: isFinalJob(job.state) ? null : longest(stages.map((stage) => stage.eta_seconds)),
     position: detail.position,
+    eta: outlook ? etaJson(outlook) : null,
     costs: detail.costs.map((c) => ({ service: c.service, provider: c.provider, amount: dollarsFromMicros(c.micros) })),
     stages,
   };
@@ -49,6 +55,7 @@ export const jobItemJson = (job: JobRow, detail: JobDetail | undefined, now: Dat
     progress: job.state === "completed" ? 1 : job.state === "queued" ? 0 : null,
     eta_seconds: null,
     position: -1,
+    eta: null,
     costs: [],
   };
 };
@@ -63,6 +70,10 @@ const rowJson = (job: JobRow, now: Date) => ({
   priority: job.priority,
   complexity: job.complexity,
   state: job.state,
+  place: placeJson(rankParts(job)),
+  not_before: timeText(job.notBefore),
+  deadline: timeText(job.deadlineAt),
+  on_deadline: job.onDeadline,
   created_at: job.createdAt.toISOString(),
   started_at: timeText(job.startedAt),
   ended_at: timeText(job.endedAt),
@@ -73,6 +84,24 @@ const rowJson = (job: JobRow, now: Date) => ({
   failure: job.failure ? failureJson(job.failure) : null,
   result: job.result === null ? null : { ...job.result },
   links: jobLinks(job.id),
+});
+
+export const placeJson = (parts: RankParts): z.infer<typeof placeSchema> => ({
+  rank: Number(parts.rank),
+  since: parts.base.toISOString(),
+  share_seconds: parts.shareMs / 1000,
+  priority_seconds: parts.priorityMs / 1000,
+  premium_seconds: parts.premiumMs / 1000,
+});
+
+export const etaJson = (outlook: Outlook): z.infer<typeof etaSchema> => ({
+  start: outlook.start && rangeJson(outlook.start),
+  finish: outlook.finish && rangeJson(outlook.finish),
+  basis: outlook.basis,
+});
+const rangeJson = (range: TimeRange) => ({
+  earliest: range.earliest.toISOString(),
+  latest: range.latest.toISOString(),
 });
 
 export const jobLinks = (id: string): Record<string, string> => ({
@@ -166,6 +195,7 @@ export const explanationJson = (explanation: Explanation): z.infer<typeof explan
     state: stage.state,
     since: stage.since.toISOString(),
     reason: stage.reason,
+    gates: stage.gates.map((gate) => ({ ...gate })),
     hosts: stage.hosts.map((h) => ({
       host_id: h.hostId,
       host: h.host,

@@ -64,6 +64,30 @@ export const stageSchema = z
   })
   .openapi("Stage");
 
+const timeRange = z.strictObject({ earliest: time, latest: time });
+export const etaSchema = z
+  .strictObject({
+    start: timeRange.nullable().openapi({ description: "Null once it has begun, or when no host can take it." }),
+    finish: timeRange.nullable(),
+    basis: z.enum(["history", "target"]).openapi({
+      description: "history: what the last jobs of its lane took; target: the pipeline's promise, as there are none.",
+    }),
+  })
+  .openapi("Eta");
+export const placeSchema = z
+  .strictObject({
+    rank: z
+      .int()
+      .openapi({ description: "Unix ms, the smallest is next: since - priority_seconds - premium_seconds." }),
+    since: time.openapi({ description: "Where it stands in time, before its priority." }),
+    share_seconds: seconds.openapi({ description: "How far the share of its user and channel has moved it back." }),
+    priority_seconds: seconds,
+    premium_seconds: seconds,
+  })
+  .openapi("QueuePlace");
+export const positionNote =
+  "1-based place in the queue, exact up to 10000; 10001 means that place or a later one; -1 when it does not wait";
+
 const common = {
   id: z.string().openapi({ example: "v_01KXYZ0123456789ABCDEFGHJK" }),
   external_id: z.string().nullable(),
@@ -86,9 +110,12 @@ const common = {
   eta_seconds: seconds
     .nullable()
     .openapi({ description: "Until the stages that run now end; null when nothing can be said." }),
-  position: z
-    .int()
-    .openapi({ description: "1-based place in the queue; -1 when it does not wait or, in lists, is not known." }),
+  position: z.int().openapi({ description: `${positionNote} or, in lists, is not known.` }),
+  place: placeSchema,
+  eta: etaSchema.nullable().openapi({ description: "Only in the view of one job, while it is queued or processing." }),
+  not_before: time.nullable(),
+  deadline: time.nullable(),
+  on_deadline: z.enum(["report", "cancel"]),
   created_at: time,
   started_at: time.nullable(),
   ended_at: time.nullable(),
@@ -108,7 +135,7 @@ export const submittedSchema = z
   .strictObject({
     id: z.string(),
     state: z.literal("queued"),
-    position: z.int(),
+    position: z.int().openapi({ description: `${positionNote}.` }),
     estimated_cost: dollars,
     estimated_seconds: seconds,
     links: z.record(z.string(), z.string()),
@@ -125,6 +152,15 @@ export const submissionSchema = z
     complexity: z.enum(complexities).default("simple"),
     external_id: z.string().optional(),
     cost_limit: dollars.optional(),
+    not_before: z.iso
+      .datetime({ offset: true })
+      .optional()
+      .openapi({ description: "Not begun before; a year away at most." }),
+    deadline: z.iso.datetime({ offset: true }).optional(),
+    on_deadline: z
+      .enum(["report", "cancel"])
+      .default("report")
+      .openapi({ description: "When the deadline passes: the event job.deadline_missed, or that and a cancel." }),
     request: jsonObject.openapi({
       description: "Fields of the pipeline: GET /api/v1/pipelines has their JSON Schema.",
     }),
@@ -142,6 +178,17 @@ export const explanationSchema = z
         state: z.string(),
         since: time,
         reason: z.string(),
+        gates: z
+          .array(
+            z.strictObject({
+              rule: z.string(),
+              verdict: z.enum(["open", "closed"]),
+              limit: z.int(),
+              count: z.int(),
+              reason: z.string(),
+            }),
+          )
+          .openapi({ description: "Limits on what runs at once that it must pass; empty unless it waits for a host." }),
         hosts: z.array(
           z.strictObject({
             host_id: z.string(),

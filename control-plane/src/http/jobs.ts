@@ -170,7 +170,8 @@ export const jobRoutes = (ctx: HttpContext, operations: HttpOperations): OpenAPI
 
   app.openapi(view, async (c) => {
     const detail = await found(operations, c.req.valid("param").id);
-    return c.json(jobJson(detail, new Date()), 200);
+    const outlook = await operations.readOutlook(detail);
+    return c.json(jobJson(detail, new Date(), outlook), 200);
   });
 
   app.openapi(cancel, async (c) => {

@@ -8,7 +8,11 @@ import type { Micros } from "@renderplane/proto/kernel/units.ts";
 import type { AddressSigner } from "../artifacts/address-signer.ts";
 import type { ArtifactStore } from "../artifacts/artifact-store.ts";
 import type { Bus } from "../bus/bus.ts";
+import type { Outlook } from "../domain/eta.ts";
+import type { GateView } from "../domain/gates.ts";
+import type { IntentAct } from "../domain/intent.ts";
 import type { Pipeline } from "../domain/pipeline.ts";
+import type { Presence } from "../domain/presence.ts";
 import type {
   AllocationRecord,
   Complexity,
@@ -19,6 +23,8 @@ import type {
   JobRow,
   JsonObject,
 } from "../domain/records.ts";
+import type { EstimateAnswer } from "../operations/estimate-job.ts";
+import type { QueueSight } from "../operations/view-queue.ts";
 
 export type Upload = {
   readonly name: string;
@@ -35,6 +41,9 @@ export type ParsedSubmission = {
   readonly priority: number;
   readonly complexity: Complexity;
   readonly request: JsonObject;
+  readonly notBefore?: Date;
+  readonly deadlineAt?: Date;
+  readonly onDeadline?: "report" | "cancel";
   readonly externalId?: string;
   readonly haltMicros?: bigint;
 };
@@ -57,6 +66,7 @@ export type Explanation = {
     readonly state: string;
     readonly since: Date;
     readonly reason: string;
+    readonly gates: readonly GateView[];
     readonly hosts: readonly {
       readonly hostId: string;
       readonly host: string;
@@ -84,6 +94,34 @@ export type LiveAllocation = {
   readonly allocation: AllocationRecord;
 };
 
+/** A host with its presence as it is now. */
+export type HostView = HostRow & { readonly presence: Presence };
+export type HostDetail = {
+  readonly host: HostView;
+  readonly sessions: readonly {
+    readonly epoch: bigint;
+    readonly instanceId: string;
+    readonly replica: string;
+    readonly openedAt: Date;
+    readonly closedAt: Date | null;
+  }[];
+  readonly certificates: readonly {
+    readonly serial: string;
+    readonly issuedAt: Date;
+    readonly expiresAt: Date;
+    readonly supersededAt: Date | null;
+    readonly revokedAt: Date | null;
+  }[];
+};
+export type ClosedValve = {
+  readonly pool: string;
+  readonly closedAt: Date;
+  readonly opensAt: Date;
+  readonly reason: string;
+};
+/** Who asks for something that is done to a host, and why. */
+type Asked = { readonly reason: string; readonly by: string };
+
 export type HttpOperations = {
   readonly parseSubmission: (body: unknown) => ParsedSubmission;
   readonly submitJob: (submission: Submission) => Promise<Submitted>;
@@ -93,10 +131,25 @@ export type HttpOperations = {
     readonly token: string;
     readonly expiresAt: Date;
   }>;
+  /** When an open job will begin and end; undefined when nothing can be said. */
+  readonly readOutlook: (detail: JobDetail) => Promise<Outlook | undefined>;
+  readonly estimateJob: (body: unknown) => Promise<EstimateAnswer>;
+  readonly viewQueue: () => Promise<QueueSight>;
   readonly readJobDetail: (idOrExternalId: string) => Promise<JobDetail | undefined>;
   readonly listJobs: (filter: JobFilter) => Promise<readonly JobRow[]>;
   readonly listFiles: (jobId: string) => Promise<readonly FileRow[]>;
-  readonly listHosts: () => Promise<readonly HostRow[]>;
+  readonly listHosts: () => Promise<readonly HostView[]>;
+  /** By id or name, as everything below. */
+  readonly viewHost: (host: string) => Promise<HostDetail>;
+  readonly setIntent: (
+    r: Asked & { readonly host: string; readonly act: IntentAct; readonly giveBackAfterMs?: number },
+  ) => Promise<unknown>;
+  readonly revokeCertificate: (r: Asked & { readonly host: string; readonly serial: string }) => Promise<unknown>;
+  readonly removeHost: (r: Asked & { readonly host: string }) => Promise<void>;
+  readonly setPool: (r: Asked & { readonly host: string; readonly pool: string }) => Promise<unknown>;
+  readonly listClosedValves: () => Promise<readonly ClosedValve[]>;
+  /** False: the valve is open. */
+  readonly openValve: (r: Asked & { readonly pool: string }) => Promise<boolean>;
   readonly liveAllocations: () => Promise<readonly LiveAllocation[]>;
   readonly eventsAfter: (o: {
     readonly seq: bigint;

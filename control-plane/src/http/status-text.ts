@@ -1,6 +1,7 @@
 // The one line that a producer reads about a job, from the words that were agreed for producers. No codes, hosts or traces.
 // It explains what happens now; why a job waits in detail is the explanation's. Pure.
 import { isLeased, type StageState } from "@renderplane/proto/kernel/stage-state.ts";
+import { exactPlaces } from "../domain/queue-order.ts";
 import type { JobRow } from "../domain/records.ts";
 
 export type LiveStage = {
@@ -39,7 +40,7 @@ export const jobText = (
       return job.cancelRequestedAt
         ? "Cancelling"
         : position > 1
-          ? `Waiting (${position - 1} ahead)`
+          ? `Waiting (${position - 1}${position > exactPlaces ? " or more" : ""} ahead)`
           : position === 1
             ? "Waiting (next)"
             : "Waiting";

@@ -100,6 +100,8 @@ export const systemRoutes = (options: {
         links: {
           api: "/api/v1/openapi.json",
           jobs: "/api/v1/jobs",
+          queue: "/api/v1/queue",
+          estimates: "/api/v1/estimates",
           hosts: "/api/v1/hosts",
           pipelines: "/api/v1/pipelines",
           events: "/api/v1/events",

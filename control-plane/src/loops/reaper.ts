@@ -1,20 +1,23 @@
-// Ends attempts whose lease ran out. When its own turns stood still for longer than a lease (the database or this process was
-// away), it restarts every countdown instead of judging hosts that could not have been heard.
+// Judges silence once a beat, in an order that matters: first whether anybody could have heard (after an outage of ours countdowns
+// start again), then whether a whole pool fell silent (its valve closes before anything of it is given away), then the leases.
+// Remembers only when it first saw a lease overdue; a new leader of the loop looks twice again, which errs towards waiting.
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Context } from "../operations/context.ts";
-import { reapLeases, restartCountdown } from "../operations/reap-leases.ts";
+import { judgeValves } from "../operations/judge-valves.ts";
+import { beatReaper, reapLeases } from "../operations/reap-leases.ts";
+
+/** Tests beat fast; a turn is a few statements. */
+const shortestPeriodMs = 50;
 
 export const createReaper = (ctx: Context): Rhythm => {
-  // A sixth of a lease, five seconds at the default: as often as a heartbeat.
-  const periodMs = Math.max(100, Math.round(ctx.timings.leaseMs / 6));
-  let lastTurn = performance.now();
+  const first = new Map<string, number>();
   return rhythm({
     name: "reaper",
-    periodMs,
+    periodMs: Math.max(shortestPeriodMs, ctx.timings.heartbeatMs),
     turn: async () => {
-      if (performance.now() - lastTurn > ctx.timings.leaseMs) await restartCountdown(ctx);
-      await reapLeases(ctx);
-      lastTurn = performance.now();
+      const { hearingMs } = await beatReaper(ctx);
+      await judgeValves(ctx, hearingMs);
+      await reapLeases(ctx, { first, nowMs: performance.now() });
     },
     onError: (error) => ctx.log.error({ err: error, loop: "reaper" }, "loop turn failed"),
   });

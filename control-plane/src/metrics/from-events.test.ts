@@ -49,7 +49,7 @@ test.each<[string, JsonObject, string]>([
 test("an event without a row, and odd bodies, count nothing and add no series", async () => {
   const { observe, lines } = open();
   const before = await lines();
-  observe("job.queued", {});
+  observe("stage.ready", {});
   observe("cost.threshold", { level: "made up" });
   observe("host.online", { stage: "x" });
   expect(await lines()).toEqual(before);

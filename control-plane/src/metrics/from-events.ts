@@ -22,6 +22,17 @@ export const createEventMetrics = (registry: Registry, stages: readonly string[]
     labelNames: ["status", "complexity"] as const,
     registers,
   });
+  const enqueued = new Counter({
+    name: "pipeline_videos_enqueued_total",
+    help: "Jobs that were taken into the queue",
+    labelNames: ["complexity"] as const,
+    registers,
+  });
+  const missed = new Counter({
+    name: "pipeline_deadlines_missed_total",
+    help: "Jobs whose deadline passed before they ended",
+    registers,
+  });
   const seconds = new Histogram({
     name: "pipeline_video_processing_seconds",
     help: "From start to end of completed jobs",
@@ -53,6 +64,7 @@ export const createEventMetrics = (registry: Registry, stages: readonly string[]
     registers,
   });
 
+  for (const complexity of [...complexities, other]) enqueued.inc({ complexity }, 0);
   for (const status of finalStates)
     for (const complexity of [...complexities, other]) videos.inc({ status, complexity }, 0);
   for (const threshold_level of thresholdLevels) breaches.inc({ threshold_level }, 0);
@@ -72,8 +84,7 @@ export const createEventMetrics = (registry: Registry, stages: readonly string[]
     stageErrors.inc({ stage: stageOf(body), error_type, severity: failureClasses[error_type].severity });
   };
   const ended = (status: (typeof finalStates)[number]) => (body: JsonObject) => {
-    const complexity = complexities.find((word) => word === body.complexity) ?? other;
-    videos.inc({ status, complexity });
+    videos.inc({ status, complexity: complexityOf(body) });
     if (status !== "completed") return;
     if (typeof body.processing_time === "number") seconds.observe(body.processing_time);
     if (typeof body.cost === "number") dollars.observe(body.cost);
@@ -83,7 +94,11 @@ export const createEventMetrics = (registry: Registry, stages: readonly string[]
     countError(body);
   };
 
+  const complexityOf = (body: JsonObject) => complexities.find((word) => word === body.complexity) ?? other;
+
   const table: { readonly [type: string]: (body: JsonObject) => void } = {
+    "job.queued": (body) => enqueued.inc({ complexity: complexityOf(body) }),
+    "job.deadline_missed": () => missed.inc(),
     "job.completed": ended("completed"),
     "job.failed": ended("failed"),
     "job.cancelled": ended("cancelled"),

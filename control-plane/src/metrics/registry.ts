@@ -55,7 +55,12 @@ export const createMetrics = (options: {
     labelNames: ["version", "node_version"] as const,
     registers,
   }).set({ version: options.version, node_version: process.version }, 1);
-  const jobs = new Gauge({ name: "pipeline_jobs", help: "Jobs by state", labelNames: ["state"] as const, registers });
+  const jobs = new Gauge({
+    name: "pipeline_jobs",
+    help: "Jobs by state: queued is the depth of the queue; those that have ended count for a day from their submission",
+    labelNames: ["state"] as const,
+    registers,
+  });
   const stages = new Gauge({
     name: "pipeline_stages",
     help: "Stages by state; ready is the depth of the queue",

@@ -2,19 +2,19 @@
 // has stopped: the job ends when nothing can cost money any more.
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { isFinalJob } from "@renderplane/proto/kernel/stage-state.ts";
-import { hostsOfJob } from "../store/attempts.ts";
-import { appendEvents } from "../store/events.ts";
-import { lockJob, readJob, requestJobCancel } from "../store/jobs.ts";
-import { moveStages } from "../store/stages.ts";
-import { advanceJob } from "./advance-job.ts";
+import { hostsOfJobs } from "../store/attempts.ts";
+import { readJob, requestJobCancel } from "../store/jobs.ts";
+import { lockSheetJobs } from "../store/sheet.ts";
 import type { Context } from "./context.ts";
+import { openJobSheet } from "./job-sheet.ts";
 
 /** Throws job_not_found, job_is_final. A second cancel of a job that is still stopping changes nothing. */
 export const cancelJob = async (ctx: Context, jobId: string, reason: string): Promise<void> => {
   const known = await readJob(ctx.db.direct, jobId);
   if (!known) throw new RenderplaneError("job_not_found", `there is no job ${jobId}`);
   const hosts = await ctx.db.transaction(async (tx) => {
-    const job = await lockJob(tx, known.id);
+    const sheet = await openJobSheet(ctx, tx, await lockSheetJobs(tx, [known.id]));
+    const job = sheet.job(known.id);
     if (!job) throw new RenderplaneError("job_not_found", `there is no job ${jobId}`);
     if (isFinalJob(job.state))
       throw new RenderplaneError(
@@ -23,11 +23,12 @@ export const cancelJob = async (ctx: Context, jobId: string, reason: string): Pr
       );
     if (job.cancelRequestedAt === null) {
       await requestJobCancel(tx, job.id);
-      await appendEvents(tx, [{ type: "job.cancel_requested", jobId: job.id, body: { reason } }]);
-      await moveStages(tx, job.id, "cancel");
-      await advanceJob(ctx, tx, job);
+      sheet.addEvents([{ type: "job.cancel_requested", jobId: job.id, body: { reason } }]);
+      for (const stage of job.stages) sheet.move(stage.id, "cancel");
+      sheet.advance(job.id);
+      await sheet.write();
     }
-    return hostsOfJob(tx, job.id);
+    return hostsOfJobs(tx, [job.id]);
   });
   for (const host of hosts) ctx.bus.ring(`host:${host}`);
   ctx.bus.ring("events");

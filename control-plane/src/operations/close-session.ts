@@ -1,15 +1,15 @@
-// The stream of a host is gone. Its work goes on until the leases run out; only its presence changes here.
-import { appendEvents } from "../store/events.ts";
-import { closeHostSession } from "../store/hosts.ts";
+// The stream of a host is gone. Its work goes on until the leases run out; only its presence changes here, in one statement.
+import { closeHostSession } from "../store/host-sessions.ts";
 import type { Context } from "./context.ts";
 
 export const closeSession = async (
   ctx: Context,
-  r: { readonly hostId: string; readonly epoch: bigint },
+  r: {
+    readonly hostId: string;
+    readonly epoch: bigint;
+    /** The agent said that it leaves: its silence is no sign of trouble in its pool. */
+    readonly saidGoodbye?: boolean;
+  },
 ): Promise<void> => {
-  await ctx.db.transaction(async (tx) => {
-    if (await closeHostSession(tx, r.hostId, r.epoch))
-      await appendEvents(tx, [{ type: "host.offline", hostId: r.hostId, body: { epoch: String(r.epoch) } }]);
-  });
-  ctx.bus.ring("events");
+  if (await closeHostSession(ctx.db.direct, { ...r, saidGoodbye: r.saidGoodbye ?? false })) ctx.bus.ring("events");
 };

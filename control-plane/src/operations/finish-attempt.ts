@@ -1,29 +1,21 @@
 // The one door through which every attempt ends: success, failure, refusal, expiry, cancellation, lost lease.
-// One transaction settles the money, decides what follows, moves the stage, publishes the outputs and ends the job if it was
-// the last. The fence and the attempt's state guard it: a second call, from anywhere, changes nothing.
+// One transaction settles the money, decides what follows, moves the stages, publishes the outputs and ends the jobs whose last it
+// was, for one attempt or for a hundred in as many statements. The fence and the attempt's state guard it: a second call, from
+// anywhere, changes nothing.
 import { type FailureClass, factsOf, isFailureClass } from "@renderplane/proto/kernel/failure.ts";
 import { artifactNamePattern, sha256Pattern } from "@renderplane/proto/kernel/limits.ts";
 import type { AttemptOutcome } from "@renderplane/proto/kernel/stage-state.ts";
 import { dollarsFromMicros } from "@renderplane/proto/kernel/units.ts";
 import { stagePercent } from "../domain/job.ts";
 import type { UsageRecord } from "../domain/pricing.ts";
-import type { AttemptRow, FailureRecord, JobRow, JsonObject, StageRow } from "../domain/records.ts";
+import type { FailureRecord, JsonObject } from "../domain/records.ts";
 import { countsAsTry, type RecoveryVerdict, recover } from "../domain/recovery.ts";
-import {
-  endAttempt,
-  hostsOfJob,
-  isStillOverdue,
-  lockAttempt,
-  readAttempt,
-  uncountedInARow,
-} from "../store/attempts.ts";
+import { hostsOfJobs } from "../store/attempts.ts";
 import type { Tx } from "../store/database.ts";
-import { appendEvents } from "../store/events.ts";
 import { insertFiles, recordArtifacts } from "../store/files.ts";
-import { lockJob, markJobFailure } from "../store/jobs.ts";
-import { listStages, lockStage, meetNeed, moveStage } from "../store/stages.ts";
-import { advanceJob } from "./advance-job.ts";
+import { lockJobsOfAttempts, lockSheetAttempts, type SheetAttempt, type SheetStage } from "../store/sheet.ts";
 import type { Context } from "./context.ts";
+import { type JobSheet, openJobSheet } from "./job-sheet.ts";
 import { settle } from "./settle.ts";
 import type { Upload } from "./submit-job.ts";
 
@@ -40,35 +32,77 @@ export type Finish = {
   /** Only while its offer or lease is still out of time: what the reaper read may be renewed or accepted by now. */
   readonly ifOverdue?: true;
 };
+/**
+ * `applied` is true when the attempt ended as was asked, now or before. False: the fence is stale, or it ended otherwise (a success of
+ * a cancelled stage, or one whose outputs are not stored whole): the outputs do not count. A repetition is answered the same.
+ */
+export type Finished = { readonly applied: boolean };
 
-/** `applied` is false when the fence is stale or the attempt has ended otherwise: the outputs do not count. */
-export const finishAttempt = async (ctx: Context, finish: Finish): Promise<{ applied: boolean }> => {
-  const r = await verifyOutputs(ctx, finish);
-  const done = await ctx.db.transaction(async (tx) => {
-    const known = await readAttempt(tx, r.attemptId);
-    if (!known || known.fence !== r.fence || (r.hostId !== null && known.hostId !== r.hostId))
-      return { applied: false, hosts: [] };
-    const job = await lockJob(tx, known.jobId);
-    const stage = job && (await lockStage(tx, known.stageId));
-    const attempt = stage && (await lockAttempt(tx, r.attemptId));
-    if (!job || !stage || !attempt) return { applied: false, hosts: [] };
-    if (attempt.state === "ended") return { applied: attempt.outcome === r.outcome, hosts: [] };
-    if (r.ifOverdue && !(await isStillOverdue(tx, attempt.id, r.outcome, ctx.timings.graceMs)))
-      return { applied: false, hosts: [] };
-    return apply(ctx, tx, r, job, stage, attempt);
-  });
+export const finishAttempt = async (ctx: Context, finish: Finish): Promise<Finished> =>
+  (await finishAttempts(ctx, [finish]))[0] ?? { applied: false };
+
+/** In one transaction; one answer each, in their order. Throws when none could be applied (the database is away). */
+export const finishAttempts = async (ctx: Context, finishes: readonly Finish[]): Promise<readonly Finished[]> => {
+  const ends = await Promise.all(finishes.map((finish) => verifyOutputs(ctx, finish)));
+  const asked = finishes.map((finish) => finish.outcome);
+  const done = await ctx.db.transaction((tx) => finishIn(ctx, tx, ends, asked));
   ctx.bus.ring("ready");
   ctx.bus.ring("events");
   for (const host of done.hosts) ctx.bus.ring(`host:${host}`);
-  return { applied: done.applied };
+  return done.answers;
 };
 
-const apply = async (ctx: Context, tx: Tx, r: Finish, job: JobRow, stage: StageRow, attempt: AttemptRow) => {
+const finishIn = async (
+  ctx: Context,
+  tx: Tx,
+  ends: readonly Finish[],
+  asked: readonly AttemptOutcome[],
+): Promise<{ answers: Finished[]; hosts: readonly string[] }> => {
+  const ids = ends.map((r) => r.attemptId);
+  const sheet = await openJobSheet(ctx, tx, await lockJobsOfAttempts(tx, ids));
+  const { leaseMs, graceMs } = ctx.timings;
+  const countUncounted = ends.some((r) => r.outcome !== "succeeded");
+  const attempts = new Map(
+    (await lockSheetAttempts(tx, ids, { at: sheet.at, leaseMs, graceMs, countUncounted })).map((attempt) => [
+      attempt.id,
+      attempt,
+    ]),
+  );
+  const published: { readonly finish: Finish; readonly attempt: SheetAttempt; readonly stage: SheetStage }[] = [];
+  const answers = ends.map((r, i): Finished => {
+    const attempt = attempts.get(r.attemptId);
+    const stage = attempt && sheet.stage(attempt.stageId);
+    if (!attempt || !stage || attempt.fence !== r.fence || (r.hostId !== null && attempt.hostId !== r.hostId))
+      return { applied: false };
+    if (attempt.state === "ended") return { applied: attempt.outcome === asked[i] };
+    if (r.ifOverdue && attempt.overdueAs !== r.outcome) return { applied: false };
+    const outcome = apply(ctx, sheet, r, stage, attempt);
+    if (outcome === "succeeded") published.push({ finish: r, attempt, stage });
+    // The same end twice in one batch is answered like a repetition.
+    attempts.set(attempt.id, { ...attempt, state: "ended", outcome });
+    return { applied: outcome === asked[i] };
+  });
+  await recordArtifacts(
+    tx,
+    published.flatMap(({ finish }) => finish.outputs),
+  );
+  await insertFiles(
+    tx,
+    published.flatMap(({ finish, attempt, stage }) =>
+      finish.outputs.map((file) => ({ ...file, jobId: attempt.jobId, stage: stage.name, fence: attempt.fence })),
+    ),
+  );
+  await sheet.write();
+  return { answers, hosts: sheet.stopping.size === 0 ? [] : await hostsOfJobs(tx, [...sheet.stopping]) };
+};
+
+/** Answers how the attempt ended. */
+const apply = (ctx: Context, sheet: JobSheet, r: Finish, stage: SheetStage, attempt: SheetAttempt): AttemptOutcome => {
   const isCancelling = stage.state === "cancelling";
   // A success that arrives while the stop is on its way is a cancelled attempt: its outputs are not published.
   const outcome: AttemptOutcome = isCancelling && r.outcome === "succeeded" ? "cancelled" : r.outcome;
   const failure = outcome === "succeeded" ? null : failureOf(r, stage);
-  const settled = await settle(ctx, tx, { job, stage, attempt, outcome, usage: r.usage });
+  const chargedMicros = settle(ctx, sheet, { stage, attempt, outcome, usage: r.usage });
   const tries = stage.tries + (countsAsTry(outcome) ? 1 : 0);
   const verdict =
     outcome === "succeeded"
@@ -77,69 +111,49 @@ const apply = async (ctx: Context, tx: Tx, r: Finish, job: JobRow, stage: StageR
           outcome,
           failureClass: failure?.failureClass ?? "",
           tries,
-          retries: stage.spec.retries,
-          backoffMs: stage.spec.backoffMs,
+          retries: stage.retries,
+          backoffMs: stage.backoffMs,
           isCancelling,
-          uncounted: await uncountedInARow(tx, stage.id),
+          uncounted: attempt.uncounted,
         });
-  await endAttempt(tx, {
-    attemptId: attempt.id,
+  sheet.endAttempt({
+    id: attempt.id,
     outcome,
-    chargeMicros: settled.chargedMicros,
+    chargeMicros: chargedMicros,
     failure,
-    verdict: verdict ? { ...verdict, tries, retries: stage.spec.retries } : { rule: "succeeded" },
+    verdict: verdict ? { ...verdict, tries, retries: stage.retries } : { rule: "succeeded" },
     usage: r.usage,
   });
-  if (verdict === undefined) await succeed(tx, r, job, stage, attempt, dollarsFromMicros(settled.chargedMicros));
-  else await notSucceed(tx, verdict, job, stage, attempt, failure, outcome);
-  const isFailed = verdict?.action === "fail";
-  const hadSiblings = isFailed ? await hostsOfJob(tx, job.id) : [];
-  await advanceJob(ctx, tx, { ...settled.job, failure: settled.job.failure ?? (isFailed ? failure : null) });
-  return { applied: true, hosts: hadSiblings };
+  if (verdict === undefined) succeed(sheet, r, stage, attempt, dollarsFromMicros(chargedMicros));
+  else notSucceed(sheet, verdict, stage, attempt, failure, outcome);
+  sheet.advance(attempt.jobId);
+  return outcome;
 };
 
-const succeed = async (
-  tx: Tx,
-  r: Finish,
-  job: JobRow,
-  stage: StageRow,
-  attempt: AttemptRow,
-  cost: number,
-): Promise<void> => {
-  await moveStage(tx, stage.id, "succeed", {
-    outputFence: attempt.fence,
-    result: { ...r.result, cost },
-    countTry: true,
-  });
-  await recordArtifacts(tx, r.outputs);
-  await insertFiles(tx, job.id, stage.name, attempt.fence, r.outputs);
-  const ready = await meetNeed(tx, job.id, stage.name);
-  const progress = stagePercent((await listStages(tx, job.id)).map((s) => s.state));
-  await appendEvents(tx, [
-    {
-      type: "stage.completed",
-      jobId: job.id,
-      hostId: attempt.hostId,
-      body: { stage: stage.name, attempt: attempt.id, cost, progress },
-    },
+const succeed = (sheet: JobSheet, r: Finish, stage: SheetStage, attempt: SheetAttempt, cost: number): void => {
+  const { jobId, hostId } = attempt;
+  sheet.move(stage.id, "succeed", { outputFence: attempt.fence, result: { ...r.result, cost }, countTry: true });
+  const ready = sheet.meetNeed(jobId, stage.name);
+  const progress = stagePercent(sheet.job(jobId)?.stages.map((s) => s.state) ?? []);
+  sheet.addEvents([
+    { type: "stage.completed", jobId, hostId, body: { stage: stage.name, attempt: attempt.id, cost, progress } },
     {
       type: "progress",
-      jobId: job.id,
-      body: { video_id: job.id, stage: stage.name, progress, timestamp: new Date().toISOString() },
+      jobId,
+      body: { video_id: jobId, stage: stage.name, progress, timestamp: sheet.now.toISOString() },
     },
-    ...ready.map((name) => ({ type: "stage.ready", jobId: job.id, body: { stage: name } })),
+    ...ready.map((name) => ({ type: "stage.ready", jobId, body: { stage: name } })),
   ]);
 };
 
-const notSucceed = async (
-  tx: Tx,
+const notSucceed = (
+  sheet: JobSheet,
   verdict: RecoveryVerdict,
-  job: JobRow,
-  stage: StageRow,
-  attempt: AttemptRow,
+  stage: SheetStage,
+  attempt: SheetAttempt,
   failure: FailureRecord | null,
   outcome: AttemptOutcome,
-): Promise<void> => {
+): void => {
   const body = {
     stage: stage.name,
     attempt: attempt.id,
@@ -147,31 +161,33 @@ const notSucceed = async (
     failure: failure as unknown as JsonObject,
     verdict: { ...verdict },
   };
-  const about = { jobId: job.id, hostId: attempt.hostId, body };
+  const about = { jobId: attempt.jobId, hostId: attempt.hostId, body };
   const reason = failure?.message ?? outcome;
   switch (verdict.action) {
     case "cancelled":
-      await moveStage(tx, stage.id, "stopped");
-      return appendEvents(tx, [{ type: "stage.cancelled", ...about }]);
+      sheet.move(stage.id, "stopped");
+      sheet.addEvents([{ type: "stage.cancelled", ...about }]);
+      return;
     case "requeue":
     case "retry":
-      await moveStage(tx, stage.id, verdict.action === "retry" ? "retry" : "return", {
+      sheet.move(stage.id, verdict.action === "retry" ? "retry" : "return", {
         delayMs: verdict.delayMs,
         countTry: countsAsTry(outcome),
         ...(failure ? { failure } : {}),
         ...(verdict.avoidHost ? { avoid: { hostId: attempt.hostId, reason } } : {}),
       });
-      return appendEvents(tx, [{ type: verdict.action === "retry" ? "stage.retrying" : "stage.returned", ...about }]);
+      sheet.addEvents([{ type: verdict.action === "retry" ? "stage.retrying" : "stage.returned", ...about }]);
+      return;
     case "fail": {
       const recorded = failure ?? unknownFailure(stage, `the attempt ended as ${outcome}`);
-      await moveStage(tx, stage.id, "fail", { failure: recorded, countTry: countsAsTry(outcome) });
-      await markJobFailure(tx, job.id, recorded);
-      return appendEvents(tx, [{ type: "stage.failed", ...about }]);
+      sheet.move(stage.id, "fail", { failure: recorded, countTry: countsAsTry(outcome) });
+      sheet.noteFailure(attempt.jobId, recorded);
+      sheet.addEvents([{ type: "stage.failed", ...about }]);
     }
   }
 };
 
-const failureOf = (r: Finish, stage: StageRow): FailureRecord | null => {
+const failureOf = (r: Finish, stage: SheetStage): FailureRecord | null => {
   if (r.failure) {
     const failureClass: FailureClass = isFailureClass(r.failure.failureClass) ? r.failure.failureClass : "unknown";
     return { ...r.failure, failureClass, severity: factsOf(failureClass).severity, stage: stage.name };
@@ -185,7 +201,7 @@ const failureOf = (r: Finish, stage: StageRow): FailureRecord | null => {
     };
   return r.outcome === "failed" ? unknownFailure(stage, "the attempt failed without saying why") : null;
 };
-const unknownFailure = (stage: StageRow, message: string): FailureRecord => ({
+const unknownFailure = (stage: SheetStage, message: string): FailureRecord => ({
   failureClass: "unknown",
   severity: factsOf("unknown").severity,
   stage: stage.name,

@@ -1,16 +1,18 @@
 // A host opens its stream: a new epoch, and a verdict for every attempt that it still holds. What the database has as running
-// there and the host does not hold is lost now, without waiting for the lease: the host itself said so.
+// there and the host does not hold is lost now, without waiting for the lease: the host itself said so. A host with nothing to judge
+// costs one round trip, so that a herd that comes back is not the database's load.
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
+import { copyWindowBeats, isCopied, returnsOf } from "../domain/identity.ts";
 import { type Held, type HeldVerdict, judgeHeld } from "../domain/lease.ts";
-import type { AttemptRow, InventoryRecord } from "../domain/records.ts";
-import { liveAttemptsOf, readAttempts, renewAttempts } from "../store/attempts.ts";
-import { appendEvents } from "../store/events.ts";
-import { openHostSession } from "../store/hosts.ts";
-import { certificateRefusal } from "../store/identities.ts";
-import { acceptIn } from "./accept-offer.ts";
+import type { InventoryRecord } from "../domain/records.ts";
+import { renewAttempts } from "../store/attempts.ts";
+import { closeHostSession, type HostAttempt, openHostSession } from "../store/host-sessions.ts";
+import { acceptOffers } from "./accept-offer.ts";
+import { certificateRefused, quarantineIfCopied } from "./check-certificate.ts";
 import type { Context } from "./context.ts";
-import { finishAttempt } from "./finish-attempt.ts";
+import { finishAttempts } from "./finish-attempt.ts";
+import { quarantineCopy } from "./quarantine-copy.ts";
 
 export type SessionRequest = {
   readonly hostId: string;
@@ -33,81 +35,81 @@ export const openSession = async (
       "protocol_unsupported",
       `the agent speaks protocol ${r.protocolMin} to ${r.protocolMax}, this control plane speaks ${oldestProtocol} to ${protocolVersion}; upgrade the older one`,
     );
-  const session = await ctx.db.transaction(async (tx) => {
-    const refusal = await certificateRefusal(tx, r.serial, r.hostId);
-    const epoch = refusal ? undefined : await openHostSession(tx, { ...r, replica: ctx.replica });
-    if (epoch === undefined)
-      throw new RenderplaneError(
-        "certificate_refused",
-        `the certificate of host ${r.hostId} is not accepted: ${refusal ?? "it was revoked"}; enrol the host again with a new join token`,
-      );
-    await appendEvents(tx, [
-      { type: "host.online", hostId: r.hostId, body: { epoch: String(epoch), agent_version: r.agentVersion } },
-    ]);
-    // Read here: what begins under a later epoch, while this Hello is still being answered, is not this Hello's to judge.
-    return { epoch, live: await liveAttemptsOf(tx, r.hostId) };
+  const opened = await openHostSession(ctx.db.direct, {
+    ...r,
+    replica: ctx.replica,
+    windowMs: ctx.timings.heartbeatMs * copyWindowBeats,
+    heldIds: r.attempts.map((held) => held.attemptId),
   });
-  const verdicts = await judgeAll(ctx, r, session.epoch);
-  await loseUnheld(ctx, r, session.live);
+  const { epoch } = opened;
+  if (epoch === undefined) {
+    await quarantineIfCopied(ctx, r, opened.standing);
+    throw certificateRefused(r.hostId, opened.standing);
+  }
+  if (isCopied(opened.instances)) return refuseCopy(ctx, { hostId: r.hostId, epoch }, opened.instances);
+  const verdicts = await judgeAll(ctx, r, epoch, opened.attempts);
+  await loseUnheld(ctx, r, opened.attempts);
   ctx.bus.ring("ready");
   ctx.bus.ring("events");
-  return { epoch: session.epoch, verdicts };
+  return { epoch, verdicts };
 };
 
-const judgeAll = async (ctx: Context, r: SessionRequest, epoch: bigint): Promise<HeldVerdict[]> => {
-  const known = new Map(
-    (
-      await readAttempts(
-        ctx.db.direct,
-        r.attempts.map((a) => a.attemptId),
-      )
-    ).map((a) => [a.id, a]),
-  );
-  const verdicts: HeldVerdict[] = [];
-  for (const held of r.attempts) {
-    const attempt = known.get(held.attemptId);
-    let verdict = judgeHeld(held, attempt?.hostId === r.hostId ? attempt : undefined);
-    if (verdict.action === "continue") {
-      // The accept may have been lost with the stream; the host's journal says that it took the offer.
-      const isOurs = await ctx.db.transaction((tx) =>
-        acceptIn(ctx, tx, { hostId: r.hostId, epoch, attemptId: held.attemptId, fence: held.fence }),
-      );
-      if (!isOurs) verdict = { ...verdict, action: "abandon" };
-    }
-    verdicts.push(verdict);
-  }
+/** Neither of the two goes on; the other stream ends at the bell, by its older epoch or by its certificate. */
+const refuseCopy = async (
+  ctx: Context,
+  r: { hostId: string; epoch: bigint },
+  instances: readonly string[],
+): Promise<never> => {
+  const detail = `${new Set(instances).size} starts of an agent took turns, ${returnsOf(instances)} times within a short time`;
+  await quarantineCopy(ctx, r.hostId, { rule: "instances_take_turns", detail });
+  await closeHostSession(ctx.db.direct, { ...r, saidGoodbye: false });
+  throw certificateRefused(r.hostId, "copied");
+};
+
+const judgeAll = async (
+  ctx: Context,
+  r: SessionRequest,
+  epoch: bigint,
+  attempts: readonly HostAttempt[],
+): Promise<HeldVerdict[]> => {
+  const known = new Map(attempts.map((attempt) => [attempt.id, attempt]));
+  const verdicts = r.attempts.map((held) => judgeHeld(held, known.get(held.attemptId)));
   const kept = verdicts.filter((v) => v.action === "continue");
-  if (kept.length > 0)
+  if (kept.length === 0) return verdicts;
+  const onSession = kept.map(({ attemptId, fence }) => ({ hostId: r.hostId, epoch, attemptId, fence }));
+  // The accept may have been lost with the stream; the host's journal says that it took the offer.
+  const accepted = await acceptOffers(ctx, onSession);
+  const ours = onSession.filter((_, i) => accepted[i]);
+  if (ours.length > 0)
     await renewAttempts(
       ctx.db.direct,
-      kept.map((v) => ({
-        hostId: r.hostId,
-        epoch,
-        attemptId: v.attemptId,
-        fence: v.fence,
-        progress: 0,
-        step: "",
-        etaMs: null,
-      })),
+      ours.map((held) => ({ ...held, progress: 0, step: "", etaMs: null })),
       ctx.timings.leaseMs,
     );
-  return verdicts;
+  const isOurs = new Set(ours.map((held) => held.attemptId));
+  return verdicts.map((v) => (v.action === "continue" && !isOurs.has(v.attemptId) ? { ...v, action: "abandon" } : v));
 };
 
-const loseUnheld = async (ctx: Context, r: SessionRequest, live: readonly AttemptRow[]): Promise<void> => {
+/**
+ * What was live when this session opened: what begins under a later epoch, while this Hello is still being answered, is not this
+ * Hello's to judge.
+ */
+const loseUnheld = async (ctx: Context, r: SessionRequest, attempts: readonly HostAttempt[]): Promise<void> => {
   const held = new Set(r.attempts.map((a) => a.attemptId));
-  for (const attempt of live) {
-    // An offer that the host never journaled is sent again by this session.
-    if (attempt.state !== "running" || held.has(attempt.id)) continue;
-    await finishAttempt(ctx, {
+  // An offer that the host never journaled is sent again by this session.
+  const lost = attempts.filter((attempt) => attempt.state === "running" && !held.has(attempt.id));
+  if (lost.length === 0) return;
+  await finishAttempts(
+    ctx,
+    lost.map((attempt) => ({
       attemptId: attempt.id,
       fence: attempt.fence,
       hostId: null,
-      outcome: "lost",
+      outcome: "lost" as const,
       result: {},
       outputs: [],
       failure: null,
       usage: [],
-    });
-  }
+    })),
+  );
 };

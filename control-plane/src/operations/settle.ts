@@ -4,61 +4,50 @@ import type { AttemptOutcome } from "@renderplane/proto/kernel/stage-state.ts";
 import { dollarsFromMicros, type Micros } from "@renderplane/proto/kernel/units.ts";
 import { crossed } from "../domain/budget.ts";
 import { priceUsage, type UsageRecord } from "../domain/pricing.ts";
-import type { AttemptRow, JobRow, StageRow } from "../domain/records.ts";
-import { attemptSeconds } from "../store/attempts.ts";
-import type { Tx } from "../store/database.ts";
-import { appendEvents } from "../store/events.ts";
-import { moveJobMoney } from "../store/jobs.ts";
-import { appendLedger } from "../store/ledger.ts";
+import type { SheetAttempt, SheetStage } from "../store/sheet.ts";
 import type { Context } from "./context.ts";
+import type { JobSheet } from "./job-sheet.ts";
 
 const isCompute = (use: UsageRecord): boolean => use.service === "cpu_compute" || use.service === "gpu_compute";
 
-/** Answers the job with its new sums. The caller holds job, stage and attempt. */
-export const settle = async (
+/** Answers what was charged. */
+export const settle = (
   ctx: Context,
-  tx: Tx,
+  sheet: JobSheet,
   r: {
-    readonly job: JobRow;
-    readonly stage: StageRow;
-    readonly attempt: AttemptRow;
+    readonly stage: SheetStage;
+    readonly attempt: SheetAttempt;
     readonly outcome: AttemptOutcome;
     readonly usage: readonly UsageRecord[];
   },
-): Promise<{ readonly job: JobRow; readonly chargedMicros: Micros }> => {
-  const { job, stage, attempt } = r;
+): Micros => {
+  const { stage, attempt } = r;
   // Nothing costs money before the start: refused and expired offers are released whole.
   const usage =
-    attempt.startedAt === null
-      ? []
-      : [...r.usage.filter((use) => !isCompute(use)), ...(await computeOf(ctx, tx, attempt, r.outcome))];
+    attempt.startedAt === null ? [] : [...r.usage.filter((use) => !isCompute(use)), ...computeOf(attempt, r.outcome)];
   const charges = priceUsage(ctx.prices, usage, stage.estimatedMicros);
   const chargedMicros = charges.reduce((sum, line) => sum + line.micros, 0n);
-  const about = { jobId: job.id, attemptId: attempt.id };
-  await appendLedger(tx, [
+  const about = { jobId: attempt.jobId, attemptId: attempt.id };
+  sheet.addLedger([
     ...charges.map((line) => ({ ...about, kind: "charge" as const, ...line })),
     { ...about, kind: "release", service: "stage", provider: "", micros: attempt.holdMicros, basis: {} },
   ]);
-  await moveJobMoney(tx, job.id, -attempt.holdMicros, chargedMicros);
-  const after = job.spentMicros + chargedMicros;
-  await appendEvents(
-    tx,
-    crossed(ctx.settings.costLimits, job.spentMicros, after).map((level) => ({
+  const before = sheet.job(attempt.jobId)?.spentMicros ?? 0n;
+  sheet.moveMoney(attempt.jobId, -attempt.holdMicros, chargedMicros);
+  const after = before + chargedMicros;
+  sheet.addEvents(
+    crossed(ctx.settings.costLimits, before, after).map((level) => ({
       type: "cost.threshold",
-      jobId: job.id,
-      body: { video_id: job.id, level, total: dollarsFromMicros(after), stage: stage.name },
+      jobId: attempt.jobId,
+      body: { video_id: attempt.jobId, level, total: dollarsFromMicros(after), stage: stage.name },
     })),
   );
-  return { job: { ...job, heldMicros: job.heldMicros - attempt.holdMicros, spentMicros: after }, chargedMicros };
+  return chargedMicros;
 };
 
-const computeOf = async (
-  ctx: Context,
-  tx: Tx,
-  attempt: AttemptRow,
-  outcome: AttemptOutcome,
-): Promise<UsageRecord[]> => {
-  const seconds = await attemptSeconds(tx, attempt.id, ctx.timings.leaseMs, outcome === "lost");
+/** A lost attempt costs until its last proof of life. */
+const computeOf = (attempt: SheetAttempt, outcome: AttemptOutcome): UsageRecord[] => {
+  const seconds = outcome === "lost" ? attempt.provenSeconds : attempt.seconds;
   const { cores, gpuUuid } = attempt.allocation;
   return [
     { service: "cpu_compute", provider: "host", unit: "core_second", quantity: cores * seconds },

@@ -1,16 +1,16 @@
-// What waits for a host: offers that its session has not been sent, and stops. Rows say it; the bell only hurries.
+// What waits for hosts: offers that their sessions have not been sent, and stops. Rows say it; the bell only hurries.
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
-import type { AllocationRecord, JsonObject } from "../domain/records.ts";
+import type { AllocationRecord, FileRow, JsonObject } from "../domain/records.ts";
 import { attemptsToStop, type OfferRow, takeUnsentOffers } from "../store/attempts.ts";
-import type { Tx } from "../store/database.ts";
 import { listFiles } from "../store/files.ts";
-import { isCurrentEpoch } from "../store/hosts.ts";
-import { listStages } from "../store/stages.ts";
+import { currentSessions } from "../store/sessions.ts";
+import { stageResults } from "../store/stages.ts";
 import type { Context } from "./context.ts";
 
 /** Inputs are fetched at the start; their addresses outlive every sensible queue on a host. */
 const inputTtlMs = 6 * 60 * 60_000;
 
+export type OnSession = { readonly hostId: string; readonly epoch: bigint };
 export type OfferRecord = {
   readonly attemptId: string;
   readonly fence: bigint;
@@ -36,20 +36,43 @@ export type OfferRecord = {
 };
 
 /** Throws `superseded` when the epoch is old. Marks what it answers as sent under this epoch. */
-export const takeOffers = async (
+export const takeOffers = async (ctx: Context, r: OnSession): Promise<readonly OfferRecord[]> => {
+  const taken = (await takeOffersOf(ctx, [r]))[0] ?? [];
+  if (taken instanceof RenderplaneError) throw taken;
+  return taken;
+};
+
+/** For many sessions in one transaction; one answer each, in their order: offers, or why the session is over. */
+export const takeOffersOf = async (
   ctx: Context,
-  r: { readonly hostId: string; readonly epoch: bigint },
-): Promise<OfferRecord[]> =>
+  sessions: readonly OnSession[],
+): Promise<readonly (readonly OfferRecord[] | RenderplaneError)[]> =>
   ctx.db.transaction(async (tx) => {
-    if (!(await isCurrentEpoch(tx, r.hostId, r.epoch)))
-      throw new RenderplaneError("superseded", `a newer session of host ${r.hostId} is open`);
-    const rows = await takeUnsentOffers(tx, r.hostId, r.epoch);
-    return Promise.all(rows.map((row) => complete(ctx, tx, row)));
+    const rows = await takeUnsentOffers(tx, sessions);
+    const withInputs = rows.filter((row) => row.spec.uploads || row.spec.needs.length > 0).map((row) => row.jobId);
+    const files = withInputs.length === 0 ? [] : await listFiles(tx, [...new Set(withInputs)]);
+    const results = withInputs.length === 0 ? [] : await stageResults(tx, [...new Set(withInputs)]);
+    const nameOf = (r: OnSession) => `${r.hostId}/${r.epoch}`;
+    const offers = Map.groupBy(rows, nameOf);
+    const current = offers.size === sessions.length ? new Set() : await currentSessions(tx, sessions);
+    const facts = { files: Map.groupBy(files, (f) => f.jobId), results: Map.groupBy(results, (r) => r.jobId) };
+    return sessions.map((session) => {
+      const name = nameOf(session);
+      const own = offers.get(name);
+      // Asked twice in one turn: an offer is sent once.
+      if (own && offers.delete(name)) return own.map((row) => complete(ctx, row, facts));
+      return current.has(name)
+        ? []
+        : new RenderplaneError("superseded", `session ${session.epoch} of host ${session.hostId} is not its newest`);
+    });
   });
 
-const complete = async (ctx: Context, tx: Tx, row: OfferRow): Promise<OfferRecord> => {
-  const files = await listFiles(tx, row.jobId);
-  const stages = await listStages(tx, row.jobId);
+type InputFacts = {
+  readonly files: ReadonlyMap<string, readonly FileRow[]>;
+  readonly results: ReadonlyMap<string, readonly { readonly name: string; readonly result: JsonObject | null }[]>;
+};
+
+const complete = (ctx: Context, row: OfferRow, facts: InputFacts): OfferRecord => {
   const isInput = (stage: string) => (stage === "" ? row.spec.uploads : row.spec.needs.includes(stage));
   return {
     attemptId: row.attemptId,
@@ -60,7 +83,7 @@ const complete = async (ctx: Context, tx: Tx, row: OfferRow): Promise<OfferRecor
     number: row.number,
     params: row.spec.params,
     request: row.request,
-    inputs: files
+    inputs: (facts.files.get(row.jobId) ?? [])
       .filter((file) => isInput(file.stage))
       .map((file) => ({
         stage: file.stage,
@@ -70,15 +93,34 @@ const complete = async (ctx: Context, tx: Tx, row: OfferRow): Promise<OfferRecor
         mediaType: file.mediaType,
         url: ctx.signer.sign({ method: "GET", sha256: file.sha256, ttlMs: inputTtlMs }),
       })),
-    results: Object.fromEntries(stages.filter((s) => row.spec.needs.includes(s.name)).map((s) => [s.name, s.result])),
+    results: Object.fromEntries(
+      (facts.results.get(row.jobId) ?? [])
+        .filter((line) => row.spec.needs.includes(line.name))
+        .map((line) => [line.name, line.result]),
+    ),
     allocation: row.allocation,
     timeoutMs: row.spec.timeoutMs,
     trustedMs: row.spec.exclusive ? 0 : ctx.timings.orphanMs,
   };
 };
 
-export const takeStops = async (
+export type StopRecord = {
+  readonly attemptId: string;
+  readonly fence: bigint;
+  readonly reason: "cancelled" | "lease_lost" | "give_back";
+};
+export const takeStops = async (ctx: Context, r: OnSession): Promise<readonly StopRecord[]> =>
+  (await takeStopsOf(ctx, [r]))[0] ?? [];
+
+export const takeStopsOf = async (
   ctx: Context,
-  r: { readonly hostId: string; readonly epoch: bigint },
-): Promise<{ attemptId: string; fence: bigint; reason: "cancelled" | "lease_lost" }[]> =>
-  (await attemptsToStop(ctx.db.direct, r.hostId)).map((a) => ({ ...a, reason: "cancelled" as const }));
+  sessions: readonly OnSession[],
+): Promise<readonly (readonly StopRecord[])[]> => {
+  const rows = await attemptsToStop(
+    ctx.db.direct,
+    sessions.map((s) => s.hostId),
+  );
+  return sessions.map(({ hostId }) =>
+    rows.filter((row) => row.hostId === hostId).map(({ attemptId, fence, reason }) => ({ attemptId, fence, reason })),
+  );
+};

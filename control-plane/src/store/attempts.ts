@@ -1,8 +1,8 @@
 // Rows of attempts: leases and their fences. A write on behalf of a host carries the fence and the host's epoch; zero rows
 // mean that the lease is somebody else's by now.
-import type { AttemptOutcome } from "@renderplane/proto/kernel/stage-state.ts";
+import type { AttemptState, StageState } from "@renderplane/proto/kernel/stage-state.ts";
 import type { Micros } from "@renderplane/proto/kernel/units.ts";
-import type { AllocationRecord, AttemptRow, FailureRecord, JsonObject, StageSpec } from "../domain/records.ts";
+import type { AllocationRecord, AttemptRow, JsonObject, StageSpec } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
 const columns = `id, stage_id as "stageId", job_id as "jobId", host_id as "hostId", number, fence, state, outcome, allocation,
@@ -47,9 +47,6 @@ export const insertAttempts = async (tx: Tx, attempts: readonly NewAttempt[], of
 export const readAttempt = async (tx: Tx, id: string): Promise<AttemptRow | undefined> =>
   (await tx.query<AttemptRow>(`select ${columns} from attempts where id = $1`, [id])).rows[0];
 
-export const lockAttempt = async (tx: Tx, id: string): Promise<AttemptRow | undefined> =>
-  (await tx.query<AttemptRow>(`select ${columns} from attempts where id = $1 for no key update`, [id])).rows[0];
-
 export const readAttempts = async (tx: Tx, ids: readonly string[]): Promise<AttemptRow[]> =>
   (await tx.query<AttemptRow>(`select ${columns} from attempts where id = any($1::text[])`, [ids])).rows;
 
@@ -61,57 +58,39 @@ export const liveAttemptsOf = async (tx: Tx, hostId: string): Promise<AttemptRow
   (await tx.query<AttemptRow>(`select ${columns} from attempts where host_id = $1 and state <> 'ended'`, [hostId]))
     .rows;
 
-/** Attempts of a stage that ended without counting since the last one that counted. */
-export const uncountedInARow = async (tx: Tx, stageId: bigint): Promise<number> =>
+/** What an accept is judged by. `epoch` is the host's newest; null when the host was revoked. */
+export type AcceptanceRow = {
+  readonly id: string;
+  readonly jobId: string;
+  readonly stageId: bigint;
+  readonly hostId: string;
+  readonly host: string;
+  readonly number: number;
+  readonly fence: bigint;
+  readonly state: AttemptState;
+  readonly stage: string;
+  readonly stageState: StageState;
+  readonly epoch: bigint | null;
+};
+export const acceptances = async (tx: Tx, ids: readonly string[]): Promise<AcceptanceRow[]> =>
   (
-    await tx.query<{ count: number }>(
-      `select count(*)::int as count from attempts a where a.stage_id = $1 and a.outcome in ('refused', 'expired', 'interrupted', 'cancelled')
-       and a.number > coalesce((select max(number) from attempts b where b.stage_id = $1 and b.outcome in ('failed', 'lost')), 0)`,
-      [stageId],
+    await tx.query<AcceptanceRow>(
+      `select a.id, a.job_id as "jobId", a.stage_id as "stageId", a.host_id as "hostId", h.name as host, a.number, a.fence, a.state,
+              s.name as stage, s.state as "stageState", case when h.intent <> 'revoked' then h.epoch end as epoch
+       from attempts a join stages s on s.id = a.stage_id join hosts h on h.id = a.host_id where a.id = any($1::text[])`,
+      [ids],
     )
-  ).rows[0]?.count ?? 0;
+  ).rows;
 
-/** The accept is committed: the attempt may cost money from now on. False: the offer is gone. */
-export const startAttempt = async (
-  tx: Tx,
-  r: { readonly attemptId: string; readonly fence: bigint; readonly hostId: string; readonly leaseMs: number },
-): Promise<boolean> =>
-  (
-    await tx.query(
-      `update attempts set state = 'running', started_at = clock_timestamp(),
-         lease_until = clock_timestamp() + make_interval(secs => $4::float8 / 1000)
-       where id = $1 and fence = $2 and host_id = $3 and state = 'offered'`,
-      [r.attemptId, r.fence, r.hostId, r.leaseMs],
-    )
-  ).rowCount > 0;
-
-/** Ends a live attempt; the caller holds its job and stage. */
-export const endAttempt = async (
-  tx: Tx,
-  r: {
-    readonly attemptId: string;
-    readonly outcome: AttemptOutcome;
-    readonly chargeMicros: Micros;
-    readonly failure: FailureRecord | null;
-    readonly verdict: JsonObject;
-    readonly usage: readonly unknown[];
-  },
-): Promise<boolean> =>
-  (
-    await tx.query(
-      `update attempts set state = 'ended', outcome = $2, charge_micros = $3, failure = $4, verdict = $5, usage = $6,
-         progress = case when $2 = 'succeeded' then 1 else progress end, eta_ms = null, ended_at = clock_timestamp()
-       where id = $1 and state <> 'ended'`,
-      [
-        r.attemptId,
-        r.outcome,
-        r.chargeMicros,
-        r.failure === null ? null : JSON.stringify(r.failure),
-        JSON.stringify(r.verdict),
-        JSON.stringify(r.usage),
-      ],
-    )
-  ).rowCount > 0;
+/** The accepts are committed: the attempts may cost money from now on. */
+export const startAttempts = async (tx: Tx, ids: readonly string[], leaseMs: number): Promise<void> => {
+  await tx.query(
+    `update attempts set state = 'running', started_at = clock_timestamp(),
+       lease_until = clock_timestamp() + make_interval(secs => $2::float8 / 1000)
+     where id = any($1::text[]) and state = 'offered'`,
+    [ids, leaseMs],
+  );
+};
 
 export type Renewal = {
   readonly hostId: string;
@@ -123,16 +102,20 @@ export type Renewal = {
   readonly etaMs: bigint | null;
 };
 
-/** One statement for every lease of a replica. An offer that was accepted a moment ago is known but not extended here. */
+/**
+ * One statement for every lease of a replica. An offer that was accepted a moment ago is known but not extended here. Locks in the
+ * order of ids, like everybody who locks several attempts.
+ */
 export const renewAttempts = async (tx: Tx, renewals: readonly Renewal[], leaseMs: number): Promise<string[]> =>
   (
     await tx.query<{ id: string }>(
-      `update attempts a set
+      `with held as materialized (select id from attempts where id = any($1::text[]) and state <> 'ended' order by id for no key update)
+       update attempts a set
          lease_until = case when a.state = 'running' then clock_timestamp() + make_interval(secs => $8::float8 / 1000) else a.lease_until end,
          progress = greatest(a.progress, r.progress), step = case when r.step = '' then a.step else r.step end, eta_ms = r.eta_ms
        from unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::real[], $6::text[], $7::bigint[])
               as r(id, fence, host_id, epoch, progress, step, eta_ms)
-       join hosts h on h.id = r.host_id and h.epoch = r.epoch
+       join held using (id) join hosts h on h.id = r.host_id and h.epoch = r.epoch
        where a.id = r.id and a.fence = r.fence and a.host_id = r.host_id and a.state <> 'ended'
        returning a.id`,
       [
@@ -175,17 +158,9 @@ export const overdueAttempts = async (tx: Tx, graceMs: number, limit: number): P
     )
   ).rows;
 
-/** The same of one attempt that the caller holds: it may have been accepted or renewed since somebody looked. */
-export const isStillOverdue = async (tx: Tx, id: string, outcome: AttemptOutcome, graceMs: number): Promise<boolean> =>
-  (
-    await tx.query(`select 1 from attempts where id = $2 and ${isOverdue} and ${overdueOutcome} = $3`, [
-      graceMs,
-      id,
-      outcome,
-    ])
-  ).rowCount > 0;
-
 export type OfferRow = {
+  readonly hostId: string;
+  readonly epoch: bigint;
   readonly attemptId: string;
   readonly fence: bigint;
   readonly jobId: string;
@@ -196,47 +171,56 @@ export type OfferRow = {
   readonly request: JsonObject;
   readonly allocation: AllocationRecord;
 };
-/** Offers of a host that this session has not been sent; marks them sent. */
-export const takeUnsentOffers = async (tx: Tx, hostId: string, epoch: bigint): Promise<OfferRow[]> =>
+/**
+ * Offers of these hosts that their sessions have not been sent; marks them sent. A host whose epoch is not the newest, or that was
+ * revoked, gets nothing.
+ */
+export const takeUnsentOffers = async (
+  tx: Tx,
+  sessions: readonly { readonly hostId: string; readonly epoch: bigint }[],
+): Promise<OfferRow[]> =>
   (
     await tx.query<OfferRow>(
-      `with sent as (
-         update attempts set offered_epoch = $2
-         where host_id = $1 and state = 'offered' and offered_epoch is distinct from $2 and lease_until > clock_timestamp()
-         returning id, fence, job_id, stage_id, number, allocation)
-       select sent.id as "attemptId", sent.fence, sent.job_id as "jobId", s.name as stage, s.kind, sent.number, s.spec,
-              j.request, sent.allocation
+      `with sessions as (
+         select h.id, h.epoch from unnest($1::text[], $2::bigint[]) as s(id, epoch) join hosts h using (id, epoch) where h.intent <> 'revoked'),
+       unsent as materialized (
+         select a.id, n.epoch from attempts a join sessions n on n.id = a.host_id
+         where a.state = 'offered' and a.offered_epoch is distinct from n.epoch and a.lease_until > clock_timestamp()
+         order by a.id for no key update of a),
+       sent as (
+         update attempts a set offered_epoch = u.epoch from unsent u where a.id = u.id
+         returning a.id, a.host_id, a.offered_epoch, a.fence, a.job_id, a.stage_id, a.number, a.allocation)
+       select sent.id as "attemptId", sent.host_id as "hostId", sent.offered_epoch as epoch, sent.fence, sent.job_id as "jobId", s.name as stage, s.kind,
+              sent.number, s.spec, j.request, sent.allocation
        from sent join stages s on s.id = sent.stage_id join jobs j on j.id = sent.job_id order by sent.fence`,
-      [hostId, epoch],
+      [sessions.map((s) => s.hostId), sessions.map((s) => s.epoch)],
     )
   ).rows;
 
-/** Live attempts of a host whose stage is being cancelled. */
-export const attemptsToStop = async (tx: Tx, hostId: string): Promise<{ attemptId: string; fence: bigint }[]> =>
+export type StopRow = {
+  readonly hostId: string;
+  readonly attemptId: string;
+  readonly fence: bigint;
+  readonly reason: "cancelled" | "give_back";
+};
+/** Live attempts whose stage is being cancelled, and those that a drain past its time gives back. */
+export const attemptsToStop = async (tx: Tx, hostIds: readonly string[]): Promise<StopRow[]> =>
   (
-    await tx.query<{ attemptId: string; fence: bigint }>(
-      `select a.id as "attemptId", a.fence from attempts a join stages s on s.id = a.stage_id
-       where a.host_id = $1 and a.state <> 'ended' and s.state = 'cancelling'`,
-      [hostId],
+    await tx.query<StopRow>(
+      `select a.host_id as "hostId", a.id as "attemptId", a.fence,
+              case when s.state = 'cancelling' then 'cancelled' else 'give_back' end as reason
+       from attempts a join stages s on s.id = a.stage_id join hosts h on h.id = a.host_id
+       where a.host_id = any($1::text[]) and a.state <> 'ended'
+         and (s.state = 'cancelling' or (a.state = 'running' and h.intent = 'draining' and h.drain_until < clock_timestamp()))`,
+      [hostIds],
     )
   ).rows;
 
-/** Hosts that hold a live attempt of a job: whose bell rings when it is cancelled. */
-export const hostsOfJob = async (tx: Tx, jobId: string): Promise<string[]> =>
+/** Hosts that hold a live attempt of these jobs: whose bells ring when something must stop. */
+export const hostsOfJobs = async (tx: Tx, jobIds: readonly string[]): Promise<string[]> =>
   (
     await tx.query<{ hostId: string }>(
-      `select distinct host_id as "hostId" from attempts where job_id = $1 and state <> 'ended'`,
-      [jobId],
+      `select distinct host_id as "hostId" from attempts where job_id = any($1::text[]) and state <> 'ended'`,
+      [jobIds],
     )
   ).rows.map((row) => row.hostId);
-
-/** Wall seconds of an attempt by the database's clock; a lost one counts until its last proof of life (its last renewal). */
-export const attemptSeconds = async (tx: Tx, id: string, leaseMs: number, isLost: boolean): Promise<number> =>
-  (
-    await tx.query<{ seconds: number | null }>(
-      `select greatest(0, extract(epoch from
-         (case when $3 then lease_until - make_interval(secs => $2::float8 / 1000) else clock_timestamp() end) - started_at))::float8 as seconds
-       from attempts where id = $1`,
-      [id, leaseMs, isLost],
-    )
-  ).rows[0]?.seconds ?? 0;

@@ -23,31 +23,37 @@ export const recordArtifacts = async (
   );
 };
 
-export const insertFiles = async (
-  tx: Tx,
-  jobId: string,
-  stage: string,
-  fence: bigint,
-  files: readonly NamedArtifact[],
-): Promise<void> => {
+/** `stage` "" and fence 0 for the caller's uploads. */
+export type NewFile = Omit<NamedArtifact, "sizeBytes"> & {
+  readonly jobId: string;
+  readonly stage: string;
+  readonly fence: bigint;
+};
+export const insertFiles = async (tx: Tx, files: readonly NewFile[]): Promise<void> => {
   if (files.length === 0) return;
   await tx.query(
     `insert into files (job_id, stage, fence, name, sha256, media_type)
-     select $1, $2, $3, f.name, f.sha256, f.media_type from unnest($4::text[], $5::text[], $6::text[]) as f(name, sha256, media_type)
-     on conflict do nothing`,
-    [jobId, stage, fence, files.map((f) => f.name), files.map((f) => f.sha256), files.map((f) => f.mediaType)],
+     select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[]) on conflict do nothing`,
+    [
+      files.map((f) => f.jobId),
+      files.map((f) => f.stage),
+      files.map((f) => f.fence),
+      files.map((f) => f.name),
+      files.map((f) => f.sha256),
+      files.map((f) => f.mediaType),
+    ],
   );
 };
 
 /** Uploads, and the outputs of stages that succeeded. */
-export const listFiles = async (tx: Tx, jobId: string): Promise<FileRow[]> =>
+export const listFiles = async (tx: Tx, jobIds: readonly string[]): Promise<FileRow[]> =>
   (
     await tx.query<FileRow>(
       `select f.job_id as "jobId", f.stage, f.name, f.sha256, a.size_bytes as "sizeBytes", f.media_type as "mediaType"
        from files f join artifacts a using (sha256)
        left join stages s on s.job_id = f.job_id and s.name = f.stage
-       where f.job_id = $1 and (f.stage = '' or f.fence = s.output_fence)
-       order by coalesce(s.position, -1), f.name`,
-      [jobId],
+       where f.job_id = any($1::text[]) and (f.stage = '' or f.fence = s.output_fence)
+       order by f.job_id, coalesce(s.position, -1), f.name`,
+      [jobIds],
     )
   ).rows;

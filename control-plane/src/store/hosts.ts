@@ -1,5 +1,6 @@
-// Rows of hosts. The epoch grows with every session; a write under an older one moves nothing.
-import type { AllocationRecord, HostRow, InventoryRecord, JsonObject } from "../domain/records.ts";
+// Rows of hosts: what they are, what people want of them, what was seen. The epoch grows with every session (host-sessions.ts);
+// a write under an older one moves nothing. A host that was revoked or whose identity was copied writes nothing at all.
+import type { AllocationRecord, HostIntent, HostRow, InventoryRecord, JsonObject } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
 const columns = `id, name, intent, intent_reason as "intentReason", drain_until as "drainUntil", pool, grade, inventory, instance_id as "instanceId", agent_version as "agentVersion", epoch, replica,
@@ -22,50 +23,21 @@ export const insertHost = async (
 export const listHosts = async (tx: Tx): Promise<HostRow[]> =>
   (await tx.query<HostRow>(`select ${columns} from hosts where intent <> 'revoked' order by name`)).rows;
 
-/** Last in the lock order. Placement holds these rows, so that two replicas never give the same room twice. */
-export const lockHosts = async (tx: Tx): Promise<HostRow[]> =>
-  (await tx.query<HostRow>(`select ${columns} from hosts where intent <> 'revoked' order by id for no key update`))
-    .rows;
-
 export const readHost = async (tx: Tx, id: string): Promise<HostRow | undefined> =>
   (await tx.query<HostRow>(`select ${columns} from hosts where id = $1`, [id])).rows[0];
 
-export const openHostSession = async (
-  tx: Tx,
-  r: {
-    readonly hostId: string;
-    readonly replica: string;
-    readonly instanceId: string;
-    readonly agentVersion: string;
-    readonly inventory: InventoryRecord;
-  },
-): Promise<bigint | undefined> =>
+export const isCurrentEpoch = async (tx: Tx, hostId: string, epoch: bigint): Promise<boolean> =>
   (
-    await tx.query<{ epoch: bigint }>(
-      `update hosts set epoch = epoch + 1, replica = $2, instance_id = $3, agent_version = $4, inventory = $5, last_seen_at = clock_timestamp()
-       where id = $1 and intent <> 'revoked' returning epoch`,
-      [r.hostId, r.replica, r.instanceId, r.agentVersion, JSON.stringify(r.inventory)],
-    )
-  ).rows[0]?.epoch;
-
-/** True when this epoch was the open one. */
-export const closeHostSession = async (tx: Tx, hostId: string, epoch: bigint): Promise<boolean> =>
-  (
-    await tx.query(`update hosts set replica = null where id = $1 and epoch = $2 and replica is not null`, [
+    await tx.query(`select 1 from hosts where id = $1 and epoch = $2 and intent <> 'revoked' and copied_at is null`, [
       hostId,
       epoch,
     ])
   ).rowCount > 0;
 
-/** Sessions that a replica of this name left open when it was killed. */
-export const closeSessionsOf = async (tx: Tx, replica: string): Promise<number> =>
-  (await tx.query(`update hosts set replica = null where replica = $1`, [replica])).rowCount;
-
-export const isCurrentEpoch = async (tx: Tx, hostId: string, epoch: bigint): Promise<boolean> =>
-  (await tx.query(`select 1 from hosts where id = $1 and epoch = $2 and intent <> 'revoked'`, [hostId, epoch]))
-    .rowCount > 0;
-
-/** Answers the hosts whose epoch is still the one that reported. Locks them in the order of placement, which holds them all. */
+/**
+ * One statement a replica, whatever the number of its hosts. Answers the hosts whose epoch is still the one that reported. Locks them in
+ * the order of their ids, like everything else that holds several; no indexed column changes, so that the update stays on its page.
+ */
 export const recordHealths = async (
   tx: Tx,
   seen: readonly { readonly hostId: string; readonly epoch: bigint; readonly health: JsonObject }[],
@@ -75,10 +47,68 @@ export const recordHealths = async (
       `with seen as (select * from unnest($1::text[], $2::bigint[], $3::jsonb[]) as s(id, epoch, health)),
             held as materialized (select id from hosts where id in (select id from seen) order by id for no key update)
        update hosts h set health = s.health, last_seen_at = clock_timestamp() from held join seen s using (id)
-       where h.id = s.id and h.epoch = s.epoch and h.intent <> 'revoked' returning h.id`,
+       where h.id = s.id and h.epoch = s.epoch and h.intent <> 'revoked' and h.copied_at is null returning h.id`,
       [seen.map((s) => s.hostId), seen.map((s) => s.epoch), seen.map((s) => JSON.stringify(s.health))],
     )
   ).rows.map((row) => row.id);
+
+export const findHost = async (tx: Tx, idOrName: string): Promise<HostRow | undefined> =>
+  (
+    await tx.query<HostRow>(`select ${columns} from hosts where id = $1 or name = $1 order by (id = $1) desc limit 1`, [
+      idOrName,
+    ])
+  ).rows[0];
+
+/** Held until the transaction ends; the last of the lock order. */
+export const lockHost = async (tx: Tx, id: string): Promise<HostRow | undefined> =>
+  (await tx.query<HostRow>(`select ${columns} from hosts where id = $1 for no key update`, [id])).rows[0];
+
+/** A new intent ends what the one before had begun: its deadline and its drain; the mark of a copied identity, unless it is kept. */
+export const setHostIntent = async (
+  tx: Tx,
+  r: {
+    readonly hostId: string;
+    readonly intent: HostIntent;
+    readonly reason: string;
+    /** From now; null: no deadline. */
+    readonly giveBackAfterMs: number | null;
+    readonly keepsCopied: boolean;
+  },
+): Promise<void> => {
+  await tx.query(
+    `update hosts set intent = $2, intent_reason = $3, drain_until = clock_timestamp() + make_interval(secs => $4::float8 / 1000),
+       drained_at = null, copied_at = case when $5 then copied_at end
+     where id = $1`,
+    [r.hostId, r.intent, r.reason, r.giveBackAfterMs, r.keepsCopied],
+  );
+};
+
+/** Quarantined as a copy; undefined: it is already, or revoked. Answers its name. */
+export const markCopied = async (tx: Tx, hostId: string, reason: string): Promise<string | undefined> =>
+  (
+    await tx.query<{ name: string }>(
+      `update hosts set intent = 'quarantined', intent_reason = $2, drain_until = null, drained_at = null, copied_at = clock_timestamp()
+       where id = $1 and copied_at is null and intent <> 'revoked' returning name`,
+      [hostId, reason],
+    )
+  ).rows[0]?.name;
+
+/** Its rows stay, because finished work names them; its name is free again. */
+export const renameHost = async (tx: Tx, hostId: string, name: string): Promise<void> => {
+  await tx.query(`update hosts set name = $2 where id = $1`, [hostId, name]);
+};
+
+export const setHostPool = async (tx: Tx, hostId: string, pool: string): Promise<void> => {
+  await tx.query(`update hosts set pool = $2 where id = $1`, [hostId, pool]);
+};
+
+export const countHeld = async (tx: Tx, hostId: string): Promise<number> =>
+  (
+    await tx.query<{ count: number }>(
+      `select count(*)::int as count from attempts where host_id = $1 and state <> 'ended'`,
+      [hostId],
+    )
+  ).rows[0]?.count ?? 0;
 
 export type LiveAllocation = {
   readonly hostId: string;

@@ -1,4 +1,5 @@
-// Join tokens and certificates. Only the hash of a token's secret is kept; using one is a guarded update.
+// Join tokens and certificates. Only the hash of a token's secret is kept; using one is a guarded update. Whether a certificate
+// counts is one query (certificateStanding), used by sessions, unary calls and renewals alike.
 import type { Tx } from "./database.ts";
 
 export const insertJoinToken = async (
@@ -64,29 +65,76 @@ export const recentCertificate = async (
     )
   ).rows[0];
 
+/** How long a certificate that was replaced is still good: the answer with the new one may need a few tries. */
+export const supersedeMs = 10 * 60_000;
+
 /**
- * False: it was revoked, alone or with its host, or is none of this host's. Its expiry is not looked at: the handshake judged
- * it, and an open connection may outlive it.
+ * Why a certificate counts, or not. `superseded`: it was replaced, its successor has been used, and somebody still shows the old
+ * one, so it was copied. A successor that was never used may be an answer that got lost: then the old one stays good.
  */
-export const isCertificateGood = async (tx: Tx, serial: string, hostId: string): Promise<boolean> =>
+export type Standing = "good" | "unknown" | "revoked" | "copied" | "superseded" | "expired";
+
+/** The one judgement of a certificate, as a query; the parameters are names of its statement's parameters. No row: unknown. */
+export const certificateStanding = (serial: string, hostId: string): string => `
+  select case
+      when h.intent = 'revoked' or c.revoked_at is not null then 'revoked'
+      when h.copied_at is not null then 'copied'
+      when c.superseded_at < clock_timestamp() - interval '${supersedeMs} milliseconds' and exists (
+        select 1 from certificates n where n.host_id = c.host_id and n.serial <> c.serial and n.first_used_at >= c.superseded_at)
+        then 'superseded'
+      when c.expires_at <= clock_timestamp() then 'expired'
+      else 'good' end as standing
+  from certificates c join hosts h on h.id = c.host_id where c.serial = ${serial} and c.host_id = ${hostId}`;
+
+export const readStanding = async (tx: Tx, serial: string, hostId: string): Promise<Standing> =>
+  (await tx.query<{ standing: Standing }>(certificateStanding("$1", "$2"), [serial, hostId])).rows[0]?.standing ??
+  "unknown";
+
+const refusals: { readonly [S in Exclude<Standing, "good">]: string } = {
+  unknown: "this control plane did not issue it",
+  revoked: "it was revoked",
+  copied: "its identity was used by two agents; the host is quarantined",
+  superseded: "it was replaced, and the new one is in use: it was copied",
+  expired: "it has expired",
+};
+export const refusalOf = (standing: Standing): string | undefined =>
+  standing === "good" ? undefined : refusals[standing];
+
+/** Why a certificate may not open a session; undefined when it may. */
+export const certificateRefusal = async (tx: Tx, serial: string, hostId: string): Promise<string | undefined> =>
+  refusalOf(await readStanding(tx, serial, hostId));
+
+/** Older certificates of the host are replaced by a new one. */
+export const supersedeCertificates = async (tx: Tx, hostId: string, except: string): Promise<void> => {
+  await tx.query(
+    `update certificates set superseded_at = clock_timestamp()
+     where host_id = $1 and serial <> $2 and superseded_at is null and revoked_at is null`,
+    [hostId, except],
+  );
+};
+
+/** Answers whether the host has such a certificate; a repeat changes nothing. */
+export const revokeCertificateRow = async (tx: Tx, hostId: string, serial: string): Promise<boolean> =>
   (
     await tx.query(
-      `select 1 from certificates c join hosts h on h.id = c.host_id
-       where c.serial = $1 and c.host_id = $2 and c.revoked_at is null and h.intent <> 'revoked'`,
-      [serial, hostId],
+      `update certificates set revoked_at = coalesce(revoked_at, clock_timestamp()) where host_id = $1 and serial = $2`,
+      [hostId, serial],
     )
   ).rowCount > 0;
 
-/** Why a certificate may not open a session; undefined when it may. */
-export const certificateRefusal = async (tx: Tx, serial: string, hostId: string): Promise<string | undefined> => {
-  const { rows } = await tx.query<{ isRevoked: boolean; isExpired: boolean; intent: string }>(
-    `select c.revoked_at is not null as "isRevoked", c.expires_at <= clock_timestamp() as "isExpired", h.intent
-     from certificates c join hosts h on h.id = c.host_id where c.serial = $1 and c.host_id = $2`,
-    [serial, hostId],
-  );
-  const found = rows[0];
-  if (!found) return "this control plane did not issue it";
-  if (found.isRevoked || found.intent === "revoked") return "it was revoked";
-  if (found.isExpired) return "it has expired";
-  return undefined;
+export type CertificateRow = {
+  readonly serial: string;
+  readonly issuedAt: Date;
+  readonly expiresAt: Date;
+  readonly supersededAt: Date | null;
+  readonly revokedAt: Date | null;
 };
+/** The newest first. */
+export const listCertificates = async (tx: Tx, hostId: string, limit: number): Promise<CertificateRow[]> =>
+  (
+    await tx.query<CertificateRow>(
+      `select serial, issued_at as "issuedAt", expires_at as "expiresAt", superseded_at as "supersededAt", revoked_at as "revokedAt"
+       from certificates where host_id = $1 order by issued_at desc, serial limit $2`,
+      [hostId, limit],
+    )
+  ).rows;

@@ -1,8 +1,8 @@
 // Rows of stages. Every change of state names the states that the table in kernel/stage-state.ts allows it from, and
 // answers whether a row moved: zero rows means that somebody moved first.
-import { next, type StageEvent, type StageState, sourcesOf } from "@renderplane/proto/kernel/stage-state.ts";
+import { type StageState, sourcesOf } from "@renderplane/proto/kernel/stage-state.ts";
 import type { PlannedStage } from "../domain/pipeline.ts";
-import type { FailureRecord, JsonObject, StageRow } from "../domain/records.ts";
+import type { JsonObject, StageRow } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
 const columns = `id, job_id as "jobId", position, name, kind, state, spec, open_needs as "openNeeds", tries, attempts, avoid,
@@ -51,22 +51,65 @@ export const insertStages = async (tx: Tx, job: JobOfStages, stages: readonly Pl
 export const listStages = async (tx: Tx, jobId: string): Promise<StageRow[]> =>
   (await tx.query<StageRow>(`select ${columns} from stages where job_id = $1 order by position`, [jobId])).rows;
 
-export const lockStage = async (tx: Tx, id: bigint): Promise<StageRow | undefined> =>
-  (await tx.query<StageRow>(`select ${columns} from stages where id = $1 for no key update`, [id])).rows[0];
+export type QueuePlace = { readonly rank: bigint; readonly id: bigint };
+export type HeadPage = {
+  readonly stages: readonly { readonly id: bigint; readonly jobId: string }[];
+  /** Where the window ended; undefined: the queue ended in it. */
+  readonly windowEnd: QueuePlace | undefined;
+};
+export type PassedOver = {
+  readonly shapes: readonly string[];
+  readonly users: readonly string[];
+  readonly pipelines: readonly string[];
+};
 
 /**
- * The head of the queue, without locks: jobs are locked first, then these rows again by lockReadyStages. Shapes that fitted
- * nowhere a moment ago are passed over, or enough of them in front would keep everything behind them from free hosts.
+ * A page of the queue from a place on, without locks: jobs are locked first, then these rows again by lockReadyStages. What cannot
+ * be placed now is passed over, or enough of it in front would keep everything behind it from free hosts; but no more than
+ * `window` entries of the index are read, however many are passed over.
  */
 export const readyHead = async (
+  tx: Tx,
+  r: { readonly after: QueuePlace; readonly limit: number; readonly window: number; readonly except: PassedOver },
+): Promise<HeadPage> => {
+  const { rows } = await tx.query<{
+    ids: bigint[];
+    jobIds: string[];
+    seen: number;
+    lastRank: bigint | null;
+    lastId: bigint | null;
+  }>(
+    `with seen as materialized (
+       select id, job_id, rank, run_at, shape, user_id, pipeline from stages
+       where state = 'ready' and (rank, id) > ($1, $2) order by rank, id limit $4),
+     page as materialized (
+       select id, job_id, rank from seen where run_at <= clock_timestamp() and shape <> all($5::text[]) and user_id <> all($6::text[])
+         and pipeline <> all($7::text[]) order by rank, id limit $3)
+     select array(select id from page order by rank, id) as ids, array(select job_id from page order by rank, id) as "jobIds",
+            (select count(*) from seen)::int as seen,
+            (select rank from seen order by rank desc, id desc limit 1) as "lastRank",
+            (select id from seen order by rank desc, id desc limit 1) as "lastId"`,
+    [r.after.rank, r.after.id, r.limit, r.window, r.except.shapes, r.except.users, r.except.pipelines],
+  );
+  const row = rows[0];
+  const isWhole = !row || row.seen < r.window || row.lastRank === null || row.lastId === null;
+  return {
+    stages: (row?.ids ?? []).map((id, i) => ({ id, jobId: row?.jobIds[i] ?? "" })),
+    windowEnd: isWhole ? undefined : { rank: row.lastRank as bigint, id: row.lastId as bigint },
+  };
+};
+
+/** Ready stages of jobs that are in work: what a limit of jobs never holds back. As many jobs are looked at as may run. */
+export const readyOfBegunJobs = async (
   tx: Tx,
   limit: number,
   exceptShapes: readonly string[],
 ): Promise<{ id: bigint; jobId: string }[]> =>
   (
     await tx.query<{ id: bigint; jobId: string }>(
-      `select id, job_id as "jobId" from stages where state = 'ready' and run_at <= clock_timestamp()
-         and shape <> all($2::text[]) order by rank, id limit $1`,
+      `select s.id, s.job_id as "jobId" from jobs j join stages s on s.job_id = j.id
+       where j.state = 'processing' and s.state = 'ready' and s.run_at <= clock_timestamp() and s.shape <> all($2::text[])
+       order by s.rank, s.id limit $1`,
       [limit, exceptShapes],
     )
   ).rows;
@@ -79,90 +122,6 @@ export const lockReadyStages = async (tx: Tx, ids: readonly bigint[]): Promise<S
     )
   ).rows;
 
-/**
- * Applies an event to one stage. `set` may add columns of the new state. False: the table refuses it from today's state.
- * `avoid` keeps one entry a host, its last: a host may refuse for days.
- */
-export const moveStage = async (
-  tx: Tx,
-  id: bigint,
-  event: StageEvent,
-  set: {
-    readonly outputFence?: bigint;
-    readonly result?: JsonObject;
-    readonly failure?: FailureRecord;
-    readonly delayMs?: number;
-    readonly countTry?: boolean;
-    readonly avoid?: { readonly hostId: string; readonly reason: string };
-  } = {},
-): Promise<boolean> =>
-  (
-    await tx.query(
-      `update stages set
-         state = ${target(event, "$2")},
-         output_fence = coalesce($3, output_fence), result = coalesce($4, result),
-         failure = coalesce($5, failure),
-         run_at = clock_timestamp() + make_interval(secs => $6::float8 / 1000),
-         tries = tries + $7,
-         avoid = case when $8::jsonb is null then avoid else
-           (select coalesce(jsonb_agg(a order by n), '[]') from jsonb_array_elements(avoid) with ordinality as x(a, n)
-            where a ->> 'hostId' <> $8::jsonb -> 0 ->> 'hostId') || $8::jsonb end,
-         waiting_reason = null,
-         started_at = case when $9 then coalesce(started_at, clock_timestamp()) else started_at end,
-         ended_at = case when ${target(event, "$2")} in ('succeeded', 'failed', 'cancelled', 'skipped') then clock_timestamp() else ended_at end
-       where id = $1 and state = any($2::text[])`,
-      [
-        id,
-        sourcesOf(event),
-        set.outputFence ?? null,
-        set.result === undefined ? null : JSON.stringify(set.result),
-        set.failure === undefined ? null : JSON.stringify(set.failure),
-        set.delayMs ?? 0,
-        set.countTry ? 1 : 0,
-        set.avoid === undefined ? null : JSON.stringify([set.avoid]),
-        event === "accept",
-      ],
-    )
-  ).rowCount > 0;
-
-/** Applies an event to every stage of a job that the table allows it for; answers the names and new states. */
-export const moveStages = async (
-  tx: Tx,
-  jobId: string,
-  event: StageEvent,
-): Promise<{ name: string; state: StageState }[]> =>
-  (
-    await tx.query<{ name: string; state: StageState }>(
-      `update stages set state = ${target(event, "$2")}, waiting_reason = null,
-         ended_at = case when ${target(event, "$2")} in ('succeeded', 'failed', 'cancelled', 'skipped') then clock_timestamp() else ended_at end
-       where job_id = $1 and state = any($2::text[]) returning name, state`,
-      [jobId, sourcesOf(event)],
-    )
-  ).rows;
-
-/** The new state as SQL: one word, or a case over the old state where the table branches (cancel). */
-const target = (event: StageEvent, used: string): string => {
-  const pairs = sourcesOf(event).map((from) => [from, next[from][event]] as const);
-  const words = new Set(pairs.map(([, to]) => to));
-  // `used` keeps the parameter typed in both shapes.
-  if (words.size === 1) return `(case when ${used}::text[] is null then state else '${[...words][0]}' end)`;
-  return `(case state ${pairs.map(([from, to]) => `when '${from}' then '${to}'`).join(" ")} end)`;
-};
-
-/** One need of these stages is met; the last one makes them ready. Answers the names that became ready. */
-export const meetNeed = async (tx: Tx, jobId: string, need: string): Promise<string[]> =>
-  (
-    await tx.query<{ name: string; state: StageState }>(
-      `update stages set open_needs = open_needs - 1,
-         state = case when open_needs = 1 then 'ready' else state end,
-         run_at = case when open_needs = 1 then clock_timestamp() else run_at end
-       where job_id = $1 and state = 'pending' and spec -> 'needs' ? $2 returning name, state`,
-      [jobId, need],
-    )
-  ).rows
-    .filter((row) => row.state === "ready")
-    .map((row) => row.name);
-
 /** Offers a batch: the stages whose attempts were just written. */
 export const markOffered = async (tx: Tx, ids: readonly bigint[]): Promise<number> =>
   (
@@ -171,6 +130,15 @@ export const markOffered = async (tx: Tx, ids: readonly bigint[]): Promise<numbe
       [ids, sourcesOf("offer")],
     )
   ).rowCount;
+
+/** The hosts took their offers. */
+export const markAccepted = async (tx: Tx, ids: readonly bigint[]): Promise<void> => {
+  await tx.query(
+    `update stages set state = 'running', waiting_reason = null, started_at = coalesce(started_at, clock_timestamp())
+     where id = any($1::bigint[]) and state = any($2::text[])`,
+    [ids, sourcesOf("accept")],
+  );
+};
 
 /** Why these were not placed; rows whose reason did not change are left alone. */
 export const noteWaiting = async (
@@ -213,5 +181,17 @@ export const countStages = async (tx: Tx): Promise<{ state: StageState; count: n
     await tx.query<{ state: StageState; count: number }>(
       `select s.state, count(*)::int as count from jobs j join stages s on s.job_id = j.id
        where j.state in ('queued', 'processing') and s.state not in ('succeeded', 'failed', 'cancelled', 'skipped') group by s.state`,
+    )
+  ).rows;
+
+/** Results of the stages of these jobs that have one. */
+export const stageResults = async (
+  tx: Tx,
+  jobIds: readonly string[],
+): Promise<{ jobId: string; name: string; result: JsonObject | null }[]> =>
+  (
+    await tx.query<{ jobId: string; name: string; result: JsonObject | null }>(
+      `select job_id as "jobId", name, result from stages where job_id = any($1::text[]) and result is not null`,
+      [jobIds],
     )
   ).rows;

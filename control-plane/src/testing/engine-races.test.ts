@@ -108,7 +108,7 @@ test("a Hello that the store answers late does not lose what a newer session beg
     attempts: [],
   };
   // The agent gave up on the first Hello, came back with another, and runs an offer of the newer session.
-  const late = after("from attempts where id = any", async () => {
+  const late = after("insert into host_sessions", async () => {
     const { epoch } = await openSession(engine.ctx, hello);
     const offer = await firstOffer({ hostId: h.hostId, epoch });
     expect(await engine.accept({ hostId: h.hostId, epoch }, offer)).toBe(true);

@@ -174,7 +174,7 @@ describe("a job", () => {
     ]);
     expect(of("alerts:cost")).toMatchObject([
       { video_id: dear, level: "warning" },
-      { level: "critical", cost: 2.9 },
+      { level: "critical", cost: expect.closeTo(2.9, 3) },
     ]);
     expect(of("pipeline:alert.critical")).toMatchObject([{ video_id: dear, level: "critical" }]);
   });

@@ -68,7 +68,7 @@ export type Engine = {
   host(name: string, change?: Partial<InventoryRecord>): Promise<{ hostId: string; epoch: bigint }>;
   reopen(hostId: string, attempts?: Parameters<typeof openSession>[1]["attempts"]): ReturnType<typeof openSession>;
   /** Places what is ready and takes the offers of a host. */
-  offers(h: { hostId: string; epoch: bigint }): Promise<OfferRecord[]>;
+  offers(h: { hostId: string; epoch: bigint }): Promise<readonly OfferRecord[]>;
   accept(h: { hostId: string; epoch: bigint }, offer: OfferRecord): Promise<boolean>;
   finish(hostId: string, offer: { attemptId: string; fence: bigint }, change?: Partial<Finish>): Promise<boolean>;
   detail(jobId: string): Promise<JobDetail>;

@@ -5,7 +5,21 @@ export type Lifetime = {
   readonly name: string;
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** The most of the common deadline that its stop may take, so that a part that hangs leaves time for those after it. */
+  readonly stopMs?: number;
 };
+
+/** Parts that need no order among themselves: started one after the other, stopped at the same time. */
+export const together = (name: string, parts: readonly Lifetime[], stopMs: number): Lifetime => ({
+  name,
+  stopMs,
+  start: () => startAll(parts),
+  stop: async () => {
+    const ended = await Promise.allSettled(parts.map((part) => part.stop()));
+    const failed = ended.filter((end) => end.status === "rejected").map((end) => end.reason);
+    if (failed.length > 0) throw new AggregateError(failed, `${failed.length} of ${name} did not stop in order`);
+  },
+});
 
 /** Starts in order; when one throws, stops the started ones in reverse and rethrows. */
 export const startAll = async (parts: readonly Lifetime[]): Promise<void> => {
@@ -21,7 +35,7 @@ export const startAll = async (parts: readonly Lifetime[]): Promise<void> => {
   }
 };
 
-/** Stops in reverse. Each part gets what is left of the deadline; a part that is late or throws is reported and passed over. */
+/** Stops in reverse. Each part gets what is left of the deadline, or its own limit; a part that is late or throws is reported and passed over. */
 export const stopAll = async (
   parts: readonly Lifetime[],
   deadlineMs: number,
@@ -29,7 +43,7 @@ export const stopAll = async (
 ): Promise<void> => {
   const end = performance.now() + deadlineMs;
   for (const part of [...parts].reverse()) {
-    const left = Math.max(50, end - performance.now());
+    const left = Math.max(50, Math.min(part.stopMs ?? Number.POSITIVE_INFINITY, end - performance.now()));
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`did not stop in ${Math.round(left)} ms`)), left);

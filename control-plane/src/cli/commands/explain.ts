@@ -11,6 +11,14 @@ export const explainJob = async (session: Session, id: string): Promise<ExitCode
   output.result(output.paint("bold", explanation.summary));
   for (const stage of explanation.stages) {
     output.result(`${stage.stage}: ${stage.state}${stage.reason === "" ? "" : `, ${stage.reason}`}`);
+    const gates = stage.gates ?? [];
+    if (gates.length > 0)
+      output.result(
+        table(
+          ["  limit", "verdict", "reason"],
+          gates.map((g) => [`  ${g.rule}`, g.verdict, g.reason]),
+        ),
+      );
     if (stage.hosts.length === 0) continue;
     const rows = stage.hosts.map((host) => [`  ${host.host}`, host.verdict, host.reason]);
     output.result(table(["  host", "verdict", "reason"], rows));

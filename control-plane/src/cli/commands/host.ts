@@ -1,12 +1,13 @@
-// renderplane host: which hosts there are and what is free on them, and the line that adds one more.
+// renderplane host list and enroll-command: which hosts there are and what is free on them, and the line that adds one more.
+// What people do with a host is host-acts.ts.
 import { parseDurationMs } from "@renderplane/proto/kernel/units.ts";
 import { CliFailure, type ExitCode, exitCodes } from "../failure.ts";
 import { ago, table } from "../output.ts";
-import type { EnrollmentJson, HostJson, Page, ResourcesJson } from "../shapes.ts";
+import type { EnrollmentJson, HostListJson, ResourcesJson } from "../shapes.ts";
 import type { Session } from "./session.ts";
 
 export const listHosts = async (session: Session): Promise<ExitCode> => {
-  const page = await session.client.get<Page<HostJson>>("/api/v1/hosts");
+  const page = await session.client.get<HostListJson>("/api/v1/hosts");
   const { output } = session;
   if (output.json(page.items)) return exitCodes.ok;
   if (page.items.length === 0) {
@@ -39,6 +40,10 @@ export const listHosts = async (session: Session): Promise<ExitCode> => {
     "seen",
   ];
   output.result(table(head, rows));
+  for (const valve of page.closed_valves ?? [])
+    output.note(
+      `The work of pool ${valve.pool} is held back until ${valve.opens_at}: ${valve.reason}. If they are dead: renderplane host open-valve ${valve.pool}`,
+    );
   return exitCodes.ok;
 };
 

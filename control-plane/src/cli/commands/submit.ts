@@ -6,6 +6,7 @@ import { CliFailure, type ExitCode, exitCodes } from "../failure.ts";
 import { dollarText } from "../money.ts";
 import type { AcceptedJson } from "../shapes.ts";
 import { buildSubmission, formOf, readText } from "../submission.ts";
+import { estimateJob } from "./estimate.ts";
 import type { Session } from "./session.ts";
 import { parseTimeoutMs, watchJob } from "./watch.ts";
 
@@ -16,6 +17,7 @@ export type SubmitOptions = {
   readonly priority?: string | undefined;
   readonly complexity?: string | undefined;
   readonly wait?: boolean | undefined;
+  readonly dryRun?: boolean | undefined;
   readonly timeout?: string | undefined;
   readonly idempotencyKey?: string | undefined;
 };
@@ -42,6 +44,7 @@ export const submitJob = async (
     priority: options.priority,
     complexity: options.complexity,
   });
+  if (options.dryRun) return estimateJob(session, body);
   const headers = { "idempotency-key": JSON.stringify(options.idempotencyKey ?? randomUUID()) };
   const media = options.media ?? [];
   const accepted =

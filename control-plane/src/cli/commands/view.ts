@@ -16,6 +16,9 @@ export const viewJob = async (session: Session, id: string): Promise<ExitCode> =
     ["state", `${job.state} (${job.status_text})`],
     ["pipeline", `${job.pipeline}, ${job.complexity}, priority ${job.priority}`],
     ["submitted", `${ago(job.created_at, new Date())} by ${job.user_id} for ${job.channel_id}`],
+    ...(job.position > 0 ? [["place", `${job.position} in the queue`]] : []),
+    ...(job.eta?.finish ? [["ready", `${job.eta.finish.earliest} to ${job.eta.finish.latest}`]] : []),
+    ...(job.deadline ? [["deadline", job.deadline]] : []),
     ["took", job.elapsed_seconds === null ? "-" : formatDuration(job.elapsed_seconds * 1000)],
     ["cost", `${dollarText(job.actual_cost)} (est. ${dollarText(job.estimated_cost)})`],
   ];
