@@ -127,7 +127,7 @@ export const settings = {
 } as const;
 
 /** Settings of the control plane and of the scripts: known, but not read here. */
-const foreign = [
+export const foreign = [
   "RENDERPLANE_DATA_DIR",
   "RENDERPLANE_LISTEN",
   "RENDERPLANE_GRPC_LISTEN",
@@ -147,6 +147,7 @@ const foreign = [
   "RENDERPLANE_MAX_RUNNING_JOBS",
   "RENDERPLANE_MAX_RUNNING_JOBS_PER_USER",
   "RENDERPLANE_PROVIDER_LIMITS",
+  "RENDERPLANE_KEEP_JOBS_DAYS",
   "RENDERPLANE_SERVER",
   "RENDERPLANE_TEST_BACKENDS",
 ];

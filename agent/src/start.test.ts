@@ -12,6 +12,9 @@ import { until } from "./testing.ts";
 const root = mkdtempSync(join(tmpdir(), "renderplane-start-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
+/** A process that strips and compiles every file of the agent on a busy machine. */
+const startLimitMs = 120_000;
+
 /** A setting that is refused: the agent ends after all of its files were read. */
 const start = (dir: string, more: NodeJS.ProcessEnv = {}) =>
   spawnSync(process.execPath, [join(import.meta.dirname, "start.js")], {
@@ -19,17 +22,21 @@ const start = (dir: string, more: NodeJS.ProcessEnv = {}) =>
     encoding: "utf8",
   });
 
-test("already the first start finds every file stripped, so the program that strips types stays out of memory", () => {
-  const dir = join(root, "agent");
-  const { stdout, stderr, status } = start(dir, { NODE_DEBUG_NATIVE: "COMPILE_CACHE" });
-  const lines = `${stdout}${stderr}`.split("\n");
-  expect(lines.filter((line) => line.includes("retrieving transpile cache")).length).toBeGreaterThan(20);
-  expect(lines.filter((line) => line.includes("no transpile cache"))).toEqual([]);
-  expect(status).toBe(2);
-  // Code lies there: nobody else may write it.
-  for (const folder of [dir, join(dir, "compile-cache")]) expect(statSync(folder).mode & 0o777).toBe(0o700);
-  expect(settings.dir.schema.parse(undefined)).toBe(".renderplane/agent");
-});
+test(
+  "already the first start finds every file stripped, so the program that strips types stays out of memory",
+  () => {
+    const dir = join(root, "agent");
+    const { stdout, stderr, status } = start(dir, { NODE_DEBUG_NATIVE: "COMPILE_CACHE" });
+    const lines = `${stdout}${stderr}`.split("\n");
+    expect(lines.filter((line) => line.includes("retrieving transpile cache")).length).toBeGreaterThan(20);
+    expect(lines.filter((line) => line.includes("no transpile cache"))).toEqual([]);
+    expect(status).toBe(2);
+    // Code lies there: nobody else may write it.
+    for (const folder of [dir, join(dir, "compile-cache")]) expect(statSync(folder).mode & 0o777).toBe(0o700);
+    expect(settings.dir.schema.parse(undefined)).toBe(".renderplane/agent");
+  },
+  startLimitMs,
+);
 
 test("a host that waits for its control plane to enrol stops in order at the first SIGTERM", async () => {
   const dir = join(root, "waiting");
@@ -54,11 +61,15 @@ test("a host that waits for its control plane to enrol stops in order at the fir
   expect(log).toContain("stopped");
 }, 60_000);
 
-test("a folder that cannot be used is main's to refuse, in one sentence", () => {
-  const file = join(root, "file");
-  writeFileSync(file, "");
-  const { stderr, status } = start(join(file, "agent"));
-  expect(status).toBe(2);
-  expect(stderr).toMatch(/^RENDERPLANE_AGENT_NAME: must be .*\n$/);
-  expect(existsSync(join(file, "agent"))).toBe(false);
-});
+test(
+  "a folder that cannot be used is main's to refuse, in one sentence",
+  () => {
+    const file = join(root, "file");
+    writeFileSync(file, "");
+    const { stderr, status } = start(join(file, "agent"));
+    expect(status).toBe(2);
+    expect(stderr).toMatch(/^RENDERPLANE_AGENT_NAME: must be .*\n$/);
+    expect(existsSync(join(file, "agent"))).toBe(false);
+  },
+  startLimitMs,
+);

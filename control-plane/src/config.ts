@@ -128,6 +128,16 @@ export const settings = {
       .transform((seconds) => Math.round(seconds * 1000)),
     help: "How often hosts report. Every window follows from it: suspect after 3, lease of 6, lost after 12 heartbeats.",
   },
+  keepJobsMs: {
+    env: "RENDERPLANE_KEEP_JOBS_DAYS",
+    schema: z.coerce
+      .number()
+      .min(1)
+      .max(3_650)
+      .default(90)
+      .transform((days) => Math.round(days * 86_400_000)),
+    help: "How long ended jobs stay, with their costs and files; the sums of each day stay for good.",
+  },
   costWarning: {
     env: "RENDERPLANE_COST_WARNING",
     schema: dollars(2.5),
@@ -163,7 +173,7 @@ export const settings = {
 } as const;
 
 /** Settings of the agent and of the scripts: known, but not read here. */
-const foreign = [
+export const foreign = [
   "RENDERPLANE_AGENT_DIR",
   "RENDERPLANE_AGENT_NAME",
   "RENDERPLANE_ENROL_ADDRESS",
@@ -178,6 +188,9 @@ const foreign = [
   "RENDERPLANE_SERVER",
   "RENDERPLANE_TEST_BACKENDS",
   "RENDERPLANE_KEEP_ATTEMPTS",
+  "RENDERPLANE_AGENT_TAGS",
+  "RENDERPLANE_AGENT_TRIAL_STAGES",
+  "RENDERPLANE_DRAIN_SECONDS",
 ];
 
 export type Config = Values<typeof settings>;

@@ -29,9 +29,11 @@ import { createPlacer } from "./loops/placer.ts";
 import { createReaper } from "./loops/reaper.ts";
 import { createRelay } from "./loops/relay.ts";
 import { createReplica, createReplicaWatch } from "./loops/replica.ts";
+import { createRetention } from "./loops/retention.ts";
 import { createWaker } from "./loops/waker.ts";
 import { createMetrics } from "./metrics/registry.ts";
 import type { Context } from "./operations/context.ts";
+import { defaultRetention } from "./operations/prune-history.ts";
 import { progressPublisher } from "./operations/publish-progress.ts";
 import { resumeReplica } from "./operations/resume-replica.ts";
 import { createEmbedded } from "./store/embedded.ts";
@@ -189,6 +191,7 @@ const compose = async (
     led(context, "deadlines", createDeadlines),
     led(context, "hosts", createHostWatch),
     led(context, "replicas", createReplicaWatch),
+    led(context, "retention", (ctx) => createRetention(ctx, { ...defaultRetention, jobsMs: config.keepJobsMs })),
   ];
   if (config.redisUrl !== undefined) {
     const mirror = createQueueMirror({ url: config.redisUrl, log });

@@ -24,7 +24,7 @@ export const failover: Bench = {
   run: async (say, signal, { isSmall }) => {
     const size = isSmall ? sizes.small : sizes.full;
     return onLoad({ signal, replicas: 2, redis: true, heartbeatSeconds: size.heartbeatSeconds }, async (load) => {
-      const agents = await load.addHosts(size.hosts, { isTraced: true });
+      const agents = await load.addHosts(size.hosts, { isTraced: true, processes: 2 });
       const rows: Row[] = [];
       for (const act of [hostLoss, encoderCrash, redisLoss, leaderChange]) {
         const row = await act(load, agents, size, signal);
@@ -109,18 +109,16 @@ const leaderChange: Act = async (load, agents, _, signal) => {
   if (!leader) throw new Error("the bed has no replica");
   const lostAt = performance.now();
   await leader.end("SIGKILL");
+  const since = () => (performance.now() - lostAt) / 1000;
   const survivor = load.bed.replicas.find((r) => r !== leader);
   const job = await submit(load, "bench-noop", signal, survivor?.url);
-  await until(
-    async () => (await attemptsOf(load, job)).some((a) => a.startedAt !== null),
-    limitMs,
-    "a stage starts",
-    signal,
-  );
-  const seconds = (performance.now() - lostAt) / 1000;
-  const after = await holder();
+  await until(async () => (await holder()) !== before, limitMs, "another one leads", signal);
+  const tookOver = since();
+  const hasStarted = async () => (await attemptsOf(load, job)).some((a) => a.startedAt !== null);
+  await until(hasStarted, limitMs, "a stage starts", signal);
+  const seconds = since();
   await leader.start();
-  const note = before === "" ? "there is no leader row" : `to the next start; the leader was ${before}, then ${after}`;
+  const note = `to the next start of a stage; another one led after ${tookOver.toFixed(1)} s`;
   return { what: "the replica that leads (killed)", goal: "20", seconds, note };
 };
 

@@ -10,6 +10,7 @@ import { dispatch } from "./dispatch.ts";
 import { edge } from "./edge.ts";
 import { failover } from "./failover.ts";
 import { herd } from "./herd.ts";
+import { history } from "./history.ts";
 import { hosts } from "./hosts.ts";
 import { offerLatency } from "./offer-latency.ts";
 import { overhead } from "./overhead.ts";
@@ -30,6 +31,7 @@ const benches: readonly Bench[] = [
   failover,
   edge,
   placement,
+  history,
 ];
 const titles: Readonly<Record<string, string>> = {
   overhead: "Overhead of the system over the bare programs",
@@ -43,6 +45,7 @@ const titles: Readonly<Record<string, string>> = {
   failover: "Failover",
   edge: "The edge alone",
   placement: "One round of placement",
+  history: "A year of history",
 };
 
 const main = async (signal: AbortSignal): Promise<number> => {

@@ -95,11 +95,11 @@ const openers: Readonly<Record<string, Open>> = {
     return { add: (id) => runner.addJob("noop", { id }), stop: () => runner.stop() };
   },
   "pg-boss": async (connectionString, _, onStart) => {
-    const boss = new PgBoss({ connectionString, max: concurrency });
+    const boss = new PgBoss({ connectionString, max: concurrency, useListenNotify: true });
     boss.on("error", () => {});
     await boss.start();
-    await boss.createQueue("noop");
-    // The shortest pause between two looks that it allows.
+    await boss.createQueue("noop", { notify: true });
+    // Woken by the server; the shortest pause between two looks that it allows is the floor.
     await boss.work<{ id: number }>("noop", { pollingIntervalSeconds: 0.5 }, async (jobs) => {
       for (const job of jobs) onStart(job.data.id);
     });

@@ -103,7 +103,7 @@ const pageOf = (f: Figures, size: (typeof sizes)["full"]): string =>
 type Session = { readonly hostId: string; readonly epoch: bigint };
 
 /** Fills the hosts, starts everything, ends everything. */
-const oneRound = async (ctx: Context, hosts: readonly Session[]) => {
+export const oneRound = async (ctx: Context, hosts: readonly Session[]) => {
   const timed = async <T>(act: () => Promise<T>): Promise<readonly [T, number]> => {
     const began = performance.now();
     const value = await act();
@@ -156,7 +156,7 @@ const inBatches = async <I, O>(items: readonly I[], act: (part: readonly I[]) =>
   return answers;
 };
 
-const openContext = async (address: PostgresAddress, dir: string): Promise<Context> => {
+export const openContext = async (address: PostgresAddress, dir: string): Promise<Context> => {
   const db = connectPostgres({ ...address, applicationName: "bench", poolMax: atOnce + 2 });
   await db.start();
   const bus = createMemoryBus();
@@ -183,7 +183,7 @@ const openContext = async (address: PostgresAddress, dir: string): Promise<Conte
 };
 
 /** Rows as an open session leaves them. */
-const insertHosts = async (sql: Tx, count: number): Promise<Session[]> => {
+export const insertHosts = async (sql: Tx, count: number): Promise<Session[]> => {
   const profile = { ...(defaultProfiles[0] as (typeof defaultProfiles)[number]), cores: 64, memoryGib: 256 };
   const rows = Array.from({ length: count }, (_, i) => ({
     id: `h_${ulid()}`,

@@ -248,6 +248,8 @@ export const behave = (
     name: "offers",
     periodMs: 20,
     turn: async () => {
+      // A case that failed stops nothing; its bed closes the sessions.
+      if (session.isOver()) void taking.stop();
       const fresh = session.of("offer").slice(seen);
       seen += fresh.length;
       for (const offer of fresh) {

@@ -3,7 +3,7 @@ import { openBed } from "./bed.ts";
 import type { FaultCase, Result } from "./case.ts";
 
 /** A case that hangs must not hold the suite: its fleet is stopped and it counts as failed. */
-const caseMs = 120_000;
+const caseMs = 240_000;
 
 export const runCase = async (fault: FaultCase): Promise<Result> => {
   const { faults, injected } = fault;

@@ -16,7 +16,7 @@ const short: readonly (readonly [string, RegExp])[] = [
   ["F33", /stale fence/],
 ];
 
-test.each(short)("%s: %s", { timeout: 300_000 }, async (name, injected) => {
+test.each(short)("%s: %s", { timeout: 400_000 }, async (name, injected) => {
   const fault = allCases.find((one) => one.faults[0] === name && injected.test(one.injected));
   if (!fault) throw new Error(`the matrix has no ${name} with ${injected}`);
   const result = await runCase(fault);

@@ -82,7 +82,7 @@ describe("the command line", () => {
     for (const [args, name] of [
       [["--hosts", "0"], "--hosts"],
       [["--hosts", "2.5"], "--hosts"],
-      [["--rate", "-1"], "--rate"],
+      [["--rate=-1"], "--rate"],
       [["--fail", "nonsense=0.5"], "--fail"],
       [["--fail", "crashed=2"], "--fail"],
       [["--fail", "crashed=0.6", "--fail", "timeout=0.6"], "--fail"],

@@ -2,6 +2,7 @@
 // stdout, everything else on stderr. Exit code 0: everything ended and every invariant holds; 1: it did not; 2: wrong use.
 import { writeFile } from "node:fs/promises";
 import { type Options, readOptions, UsageError, usage } from "./options.ts";
+import { compareWithPlan } from "./plan/compare.ts";
 import { planFleet } from "./plan/plan-fleet.ts";
 import { simulate } from "./simulate.ts";
 
@@ -23,7 +24,7 @@ const main = async (): Promise<number> => {
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => abort.abort(signal));
   try {
-    const report = options.isPlan ? await planFleet(options, say) : await simulate(options, say, abort.signal);
+    const report = options.isPlan ? await planFleet(options, say) : await run(options, abort.signal);
     const text = JSON.stringify(report, undefined, 2);
     console.log(text);
     if (options.reportFile !== undefined) await writeFile(options.reportFile, `${text}\n`);
@@ -35,6 +36,11 @@ const main = async (): Promise<number> => {
     say("Stopped.");
     return abort.signal.reason === "SIGTERM" ? 143 : 130;
   }
+};
+
+const run = async (options: Options, signal: AbortSignal) => {
+  const report = await simulate(options, say, signal);
+  return options.isChecked ? { ...report, comparison: await compareWithPlan(options, report, say) } : report;
 };
 
 process.exitCode = await main();

@@ -32,6 +32,7 @@ control plane with a database of its own, and stops and removes both. A live lin
   --protocol N       the highest protocol that hosts speak
   --report FILE      the report into a file as well
   --quiet            no live line
+  --check            afterwards the model of the same scenario, and how far it is off
 
   --plan             no network: the model answers for these hosts and this rate (--duration in hours then, default 24)
   --target-wait S    with --plan: how many hosts keep the 95th percentile of the wait below this
@@ -53,6 +54,7 @@ export type Options = {
   readonly reportFile: string | undefined;
   readonly isQuiet: boolean;
   readonly isPlan: boolean;
+  readonly isChecked: boolean;
   readonly targetWaitMs: number | undefined;
   readonly maxRunningJobs: number;
 };
@@ -107,6 +109,7 @@ export const readOptions = (args: readonly string[]): Options | undefined => {
     reportFile: values.report,
     isQuiet: values.quiet === true,
     isPlan,
+    isChecked: values.check === true,
     targetWaitMs: values["target-wait"] === undefined ? undefined : number("target-wait", 60) * 1000,
     maxRunningJobs: number("max-running", Number.MAX_SAFE_INTEGER),
   };
@@ -155,6 +158,7 @@ const parse = (args: readonly string[]) => {
         report: text,
         quiet: flag,
         plan: flag,
+        check: flag,
         help: { type: "boolean", short: "h" },
       },
     }).values;

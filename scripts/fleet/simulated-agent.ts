@@ -19,7 +19,7 @@ import type { Meter } from "./meter.ts";
 import type { Random } from "./random.ts";
 import type { Scenario } from "./scenario.ts";
 import { createSimulatedEnds } from "./simulated-ends.ts";
-import { createSimulatedWork } from "./simulated-work.ts";
+import { createSimulatedWork, healthOf } from "./simulated-work.ts";
 
 type Message = NonNullable<SessionRequest["message"]>;
 type Stream = ClientDuplexStream<SessionRequest, SessionResponse>;
@@ -170,12 +170,9 @@ export const createSimulatedAgent = (parts: SimulatedAgentParts): SimulatedAgent
       if (stream !== call) return;
       stream = undefined;
       call.cancel();
-      if (openedAt > 0) meter.count("disconnects");
-      else {
-        meter.count("refusedHellos");
-        // Another replica may be better off; one that asked for time knows that it is the right one.
-        if (error?.retryAfterMs === undefined) addresses = rotated(addresses);
-      }
+      meter.count(openedAt > 0 ? "disconnects" : "refusedHellos");
+      // Another replica may be better off; one that asks for time is there and knows what it says.
+      if (error?.retryAfterMs === undefined) addresses = rotated(addresses);
       leave(comeback({ error, livedMs: openedAt === 0 ? 0 : performance.now() - openedAt }));
     };
     const limit = setTimeout(() => over(undefined), defaultPace.helloLimitMs);
@@ -293,14 +290,3 @@ export const createSimulatedAgent = (parts: SimulatedAgentParts): SimulatedAgent
 const rotated = (addresses: readonly string[]): string[] => [...addresses.slice(1), ...addresses.slice(0, 1)];
 
 const submittedMs = (jobId: string): number => decodeTime(jobId.slice(2));
-
-const healthOf = (running: number, unacknowledgedEnds: number) => ({
-  cpuUsed: Math.min(1, running / 8),
-  memoryUsedBytes: BigInt(running) * 256n * 1024n ** 2n,
-  scratchFreeBytes: 100n * 1024n ** 3n,
-  gpus: [],
-  agentRssBytes: 90_000_000n,
-  loadAverage: running,
-  unacknowledgedEnds,
-  isDraining: false,
-});

@@ -203,3 +203,15 @@ const refusalOf = (
     };
   return undefined;
 };
+
+/** What a host of some use says of itself. */
+export const healthOf = (running: number, unacknowledgedEnds: number) => ({
+  cpuUsed: Math.min(1, running / 8),
+  memoryUsedBytes: BigInt(running) * 256n * 1024n ** 2n,
+  scratchFreeBytes: 100n * 1024n ** 3n,
+  gpus: [],
+  agentRssBytes: 90_000_000n,
+  loadAverage: running,
+  unacknowledgedEnds,
+  isDraining: false,
+});

@@ -63,6 +63,8 @@ export const performEvent = async (world: World, event: Event, lane: Lane): Prom
     }
     case "cut":
       return cut(world, at(world.agents, event.agent), event.isNoticed, lane);
+    case "reconnect":
+      return reconnect(world, at(world.agents, event.agent), at(world.replicas, event.replica), lane);
     case "crash-replica": {
       const replica = at(world.replicas, event.replica);
       replica.isUp = false;
@@ -179,6 +181,14 @@ export const advance = async (world: World, ms: number): Promise<void> => {
   world.nowMs += ms;
   say(world, `${ms} ms pass`);
   await world.rig.database.setTime(world.nowMs);
+};
+
+const reconnect = async (world: World, agent: Agent, replica: Replica, lane: Lane): Promise<void> => {
+  await cut(world, agent, false, lane);
+  // Hello, and its answer: the newest messages. The older ones stay on their way.
+  const before = world.messages.length;
+  connect(world, agent, replica);
+  for (let n = 0; n < 2 && world.messages.length > before; n++) await deliver(world, 1, lane);
 };
 
 const crashAgent = (world: World, agent: Agent, keepsJournal: boolean): void => {

@@ -31,13 +31,17 @@ export type Event =
   | { readonly kind: "start-agent"; readonly agent: number }
   | { readonly kind: "stall-agent"; readonly agent: number; readonly ms: number }
   | { readonly kind: "cut"; readonly agent: number; readonly isNoticed: boolean }
+  /** The stream breaks and the next one is open at once; what the old one carried arrives later, or never. */
+  | { readonly kind: "reconnect"; readonly agent: number; readonly replica: number }
   | { readonly kind: "crash-replica"; readonly replica: number }
   | { readonly kind: "start-replica"; readonly replica: number }
   | { readonly kind: "host"; readonly agent: number; readonly change: Change }
   | { readonly kind: "revoke"; readonly agent: number }
   | { readonly kind: "together"; readonly events: readonly Event[]; readonly order: number }
   /** A while in which everything that is on its way arrives, hosts act and loops turn; undisturbed, or one operation of it is struck. */
-  | { readonly kind: "flow"; readonly struck?: { readonly after: number; readonly fault: Fault } };
+  | { readonly kind: "flow"; readonly struck?: Struck };
+/** The operation whose words begin with `what` dies, after so many others of its kind. */
+export type Struck = { readonly what: string; readonly after: number; readonly fault: Fault };
 
 export const replicas = 2;
 export const agents = 3;
@@ -53,7 +57,7 @@ export const planOf = (seed: number): Event[] => {
   for (let n = 1 + random.below(3); n > 0; n--) events.push(submission(random));
   events.push({ kind: "flow" });
   // Some seeds are calm, some are a storm.
-  const trouble = random.pick([10, 30, 60]);
+  const trouble = random.pick([15, 40, 70]);
   for (let n = 15 + random.below(25); n > 0; n--)
     events.push(random.chance(trouble) ? troubleOf(random) : ordinary(random));
   return events;
@@ -107,7 +111,9 @@ const ordinaryEvents: Weighted = [
 const ordinary = (random: Random): Event => choose(random, ordinaryEvents);
 
 const faultOf = (random: Random): Fault =>
-  random.chance(70) ? { kind: "abort", at: 1 + random.below(9) } : { kind: "deaf", at: 1 + random.below(2) };
+  random.chance(70)
+    ? { kind: "abort", at: 1 + random.below(random.pick([5, 16])) }
+    : { kind: "deaf", at: 1 + random.below(2) };
 const changing: Weighted = [
   [2, submission],
   [5, loop],
@@ -142,8 +148,10 @@ const together = (random: Random): Event => ({
   order: random.below(2 ** 31),
 });
 
+/** What writes, by the first word of what it is called. */
+const fragile = ["finish", "finish", "accept", "place", "relay", "open", "take", "wake", "reap", "renew"];
 const troubles: Weighted = [
-  [12, (r) => ({ kind: "flow", struck: { after: r.below(20), fault: faultOf(r) } })],
+  [16, (r) => ({ kind: "flow", struck: { what: r.pick(fragile), after: r.below(2), fault: faultOf(r) } })],
   [8, interrupted],
   [14, together],
   [4, (r) => ({ kind: "lose", pick: r.fraction() })],
@@ -152,8 +160,9 @@ const troubles: Weighted = [
   [4, (r) => ({ kind: "start-agent", agent: agent(r) })],
   [2, (r) => ({ kind: "stall-agent", agent: agent(r), ms: heartbeatMs * r.pick([2, 8, 14, 30]) })],
   [3, (r) => ({ kind: "cut", agent: agent(r), isNoticed: r.chance(50) })],
+  [6, (r) => ({ kind: "reconnect", agent: agent(r), replica: replica(r) })],
   [1, (r) => ({ kind: "crash-replica", replica: replica(r) })],
-  [3, (r) => ({ kind: "start-replica", replica: replica(r) })],
+  [8, (r) => ({ kind: "start-replica", replica: replica(r) })],
   [3, cancel],
   [3, (r) => ({ kind: "host", agent: agent(r), change: r.pick(["open", "cordoned", "give-back", "quarantined"]) })],
   [1, (r) => ({ kind: "revoke", agent: 1 + r.below(agents - 1) })],

@@ -2,7 +2,7 @@
 // Everything that happens is written down in words; the words of a seed are the same at every replay.
 import type { Context } from "../../control-plane/src/operations/context.ts";
 import { type Agent, createAgent } from "./agent.ts";
-import { agents, type Fault, replicas } from "./plan.ts";
+import { agents, type Fault, replicas, type Struck } from "./plan.ts";
 import { createRandom, mix } from "./random.ts";
 import { createReplica, type Lane, type Outcome, type Replica, runOn } from "./replica.ts";
 import type { Rig } from "./rig.ts";
@@ -45,7 +45,7 @@ export type World = {
   readonly faults: string[];
   rounds: number;
   /** The fault that a later operation meets. */
-  struck: { after: number; readonly fault: Fault } | undefined;
+  struck: (Omit<Struck, "after"> & { after: number }) | undefined;
   readonly words: string[];
   snapshot: Snapshot | undefined;
   /** Something may have been written since the snapshot. */
@@ -121,7 +121,7 @@ export const perform = async <T>(
 ): Promise<Outcome<T>> => {
   world.isTouched = true;
   const wasUp = replica.isUp;
-  const outcome = await runOn(replica, lane, world.base, fault ?? nextFault(world), act);
+  const outcome = await runOn(replica, lane, world.base, fault ?? nextFault(world, what), act);
   if (wasUp && !replica.isUp && outcome.kind === "died") loseStreams(world, replica);
   if (outcome.kind === "refused" && outcome.code === "unavailable")
     throw new Violation(`${what} was answered "unavailable" by a database that is well`);
@@ -132,9 +132,9 @@ export const perform = async <T>(
   return outcome;
 };
 
-const nextFault = (world: World): Fault | undefined => {
+const nextFault = (world: World, what: string): Fault | undefined => {
   const { struck } = world;
-  if (!struck || struck.after-- > 0) return undefined;
+  if (!struck || !what.startsWith(struck.what) || struck.after-- > 0) return undefined;
   world.struck = undefined;
   return struck.fault;
 };

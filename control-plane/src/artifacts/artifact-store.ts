@@ -25,9 +25,9 @@ export type ArtifactStore = {
   offset(sha256: string): Promise<UploadState>;
   /**
    * Only for what no row names any more. Removes nothing, and answers false, when it was stored or its size was asked within the last
-   * `idleMs`: whoever asked is about to name it.
+   * `idleMs` (default 0): whoever asked is about to name it.
    */
-  remove(sha256: string, idleMs: number): Promise<boolean>;
+  remove(sha256: string, idleMs?: number): Promise<boolean>;
   /** Digests of what is stored whole and that nobody stored or asked for within the last `idleMs`. */
   idle(idleMs: number): AsyncIterable<string>;
   /** undefined: not stored whole. Keeps it from being removed for the next hour. */

@@ -99,9 +99,9 @@ export const openArtifactFolder = async (folder: string, writer?: string): Promi
     },
 
     offset,
-    remove: (sha256, idleMs) => removeIdle(whole(sha256), idleMs),
+    remove: (sha256, idleMs = 0) => removeIdle(whole(sha256), idleMs),
     idle: (idleMs) => listIdle(folder, idleMs),
-    size: (sha256) => askSize(whole(sha256)),
+    size: async (sha256) => askSize(whole(sha256)),
     read: async (sha256, range) => (await openToRead(whole(sha256))).createReadStream(range ?? {}),
     head: async (sha256, bytes) => {
       const file = await openToRead(whole(sha256));

@@ -48,16 +48,16 @@ export const listIdle = async function* (folder: string, idleMs: number): AsyncG
   for (const part of parts)
     for (const name of await readdir(join(folder, part))) {
       const path = join(folder, part, name);
-      if (name.endsWith(leaving)) await putBack(path);
+      if (name.endsWith(leaving)) await putBack(path, Math.min(touchMs, idleMs));
       else if (sha256Pattern.test(name) && (await idleFor(path)) >= idleMs) yield name;
     }
 };
 
-const putBack = async (aside: string): Promise<void> => {
+const putBack = async (aside: string, restMs: number): Promise<void> => {
   const path = aside.slice(0, -leaving.length);
   const since = await idleFor(aside);
   // Younger: another control plane may be at it.
-  if (since < touchMs) return;
+  if (since < restMs) return;
   await rename(aside, path).catch((error: unknown) => {
     if (!isGone(error)) throw error;
   });

@@ -69,6 +69,7 @@ describe("recovery", () => {
     retries: 2,
     backoffMs: 5000,
     isCancelling: false,
+    wasSent: true,
     uncounted: 0,
   };
   test("[S153] a stage that ran out of time is tried again after 5 s, not passed over", () => {
@@ -85,6 +86,8 @@ describe("recovery", () => {
     [{ outcome: "refused", failureClass: "agent_bug", tries: 0, uncounted: 1 }, "refused", 2000],
     [{ outcome: "refused", failureClass: "agent_bug", tries: 0, uncounted: 2 }, "offer-unreadable", undefined],
     [{ outcome: "interrupted", failureClass: "", tries: 0 }, "interrupted", 0],
+    [{ outcome: "expired", failureClass: "", tries: 0 }, "offer-expired", 1000],
+    [{ outcome: "expired", failureClass: "", tries: 0, wasSent: false }, "offer-not-sent", 0],
     [{ isCancelling: true }, "cancel-wins", undefined],
     [{ failureClass: "a word from the future" }, "retry", 5000],
   ])("%j fires %s", (change, rule, delayMs) => {
@@ -102,6 +105,7 @@ describe("recovery", () => {
           retries: fc.nat(20),
           backoffMs: fc.nat(600_000),
           isCancelling: fc.boolean(),
+          wasSent: fc.boolean(),
           uncounted: fc.nat(100),
         }),
         (f) => {

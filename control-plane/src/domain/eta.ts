@@ -37,7 +37,7 @@ export const waitOf = ({ ahead, processing, limit }: QueueFacts, d: Durations): 
   const slots = Math.max(1, Math.min(limit, processing));
   return {
     low: (least / limit) * d.low,
-    high: inFront === 0 ? 0 : ahead === 0 && processing < limit ? d.high : ((ahead + 1) / slots) * d.high,
+    high: inFront === 0 ? 0 : Math.max(1, (ahead + 1) / slots) * d.high,
   };
 };
 

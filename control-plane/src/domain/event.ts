@@ -50,6 +50,21 @@ export const announcementsOf = (event: EventRow): Announcement[] => {
           message: { ...about, type: "job.deadline_missed", severity: "medium", ...event.body },
         },
       ];
+    case "pool.valve_closed":
+    case "host.identity_copied":
+      // Nothing repairs these by itself: a pool that is cut off, a host whose identity somebody else has.
+      return [
+        {
+          channel: "pipeline:alert.critical",
+          message: {
+            timestamp: event.at.toISOString(),
+            host_id: event.hostId,
+            type: event.type,
+            severity: "critical",
+            ...event.body,
+          },
+        },
+      ];
     case "cost.threshold": {
       // Requirements 002 knows two words: everything from 2.80 dollars on is critical.
       const level = event.body.level === "warning" ? "warning" : "critical";

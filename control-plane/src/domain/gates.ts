@@ -42,6 +42,9 @@ export type Gates = {
   readonly closed: () => ClosedGates;
 };
 
+/** The one gate that does not depend on the job: only on what the stage needs. */
+export const providerRule = "provider-attempts";
+
 type Gate = {
   readonly rule: string;
   readonly limit: number;
@@ -92,7 +95,7 @@ export const createGates = (
         ? []
         : [
             {
-              rule: "provider-attempts",
+              rule: providerRule,
               limit,
               count: byProvider.get(provider) ?? 0,
               what: `attempts that may use ${provider} are live`,

@@ -16,7 +16,13 @@ const parsed = <T>(parse: (text: string) => T) =>
       return z.NEVER;
     }
   });
-const duration = parsed(parseDurationMs);
+/** An offer carries it as 32 bits of milliseconds; nothing that runs longer is one stage. */
+const longestMs = 7 * 24 * 60 * 60_000;
+const duration = parsed((text) => {
+  const ms = parseDurationMs(text);
+  if (ms > longestMs) throw new Error(`${text} is longer than 7 days, the most that a stage may last`);
+  return ms;
+});
 const bytes = parsed(parseBytes);
 const dollars = z.number().min(0).max(10_000).transform(microsFromDollars);
 const name = z.string().regex(/^[a-z][a-z0-9_]{0,62}$/);

@@ -55,6 +55,14 @@ describe("filters", () => {
       chosen({ ...gpu("preferred"), avoid: avoided.avoid }, [best, host("b", { cores: 1 }, { grade: "bad" })]),
     ).toBe("b");
   });
+
+  test("of hosts that all had their chance the one whose turn was longest ago goes first", () => {
+    const hosts = [host("a"), host("b"), host("c")];
+    const avoid = (...names: string[]) => names.map((name) => ({ hostId: `h_${name}`, reason: "expired" }));
+    expect(chosen(need({}, { avoid: avoid("a", "b", "c") }), hosts)).toBe("a");
+    expect(chosen(need({}, { avoid: avoid("b", "c", "a") }), hosts)).toBe("b");
+    expect(chosen(need({}, { avoid: avoid("b", "a") }), hosts)).toBe("c");
+  });
 });
 
 describe("GPU work", () => {

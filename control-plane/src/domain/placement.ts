@@ -201,8 +201,16 @@ export const scorers: readonly Scorer[] = [
 ];
 /** What differs from stage to stage of one shape; added on top. */
 export const stageScorers: readonly Scorer[] = [
-  // A host that failed or refused this stage is the last resort, not forbidden: it may be the only one. More than all others.
-  { name: "not-avoided", weight: 100, score: (need, c) => (need.avoid.some((a) => a.hostId === c.host.id) ? 0 : 1) },
+  // A host that failed or refused this stage is the last resort, not forbidden: it may be the only one. More than all others. Among
+  // such hosts the one that did so longest ago goes first, or a tie would give the stage to the same mute host for ever.
+  {
+    name: "not-avoided",
+    weight: 100,
+    score: ({ avoid }, c) => {
+      const at = avoid.findIndex((a) => a.hostId === c.host.id);
+      return at < 0 ? 1 : (0.5 * (avoid.length - 1 - at)) / avoid.length;
+    },
+  },
   {
     name: "locality",
     weight: 3,

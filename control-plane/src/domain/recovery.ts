@@ -13,6 +13,8 @@ export type RecoveryFacts = {
   readonly retries: number;
   readonly backoffMs: number;
   readonly isCancelling: boolean;
+  /** The offer left for the host; one that never did says nothing about it. */
+  readonly wasSent: boolean;
   /** Attempts in a row that ended without counting (refused, expired, interrupted, given back); bounds such a loop's speed. */
   readonly uncounted: number;
 };
@@ -56,6 +58,11 @@ export const recoveryRules: readonly Rule[] = [
     name: "refused",
     when: (f) => f.outcome === "refused",
     verdict: (f, rule) => ({ action: "requeue", rule, delayMs: refusalMs(f.uncounted), avoidHost: true }),
+  },
+  {
+    name: "offer-not-sent",
+    when: (f) => f.outcome === "expired" && !f.wasSent,
+    verdict: (f, rule) => ({ action: "requeue", rule, delayMs: givenBackMs(f.uncounted), avoidHost: false }),
   },
   {
     name: "offer-expired",

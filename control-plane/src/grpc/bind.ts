@@ -13,6 +13,7 @@ import { renewCertificate } from "../operations/renew-certificate.ts";
 import { recordHealth, renewLeases } from "../operations/renew-leases.ts";
 import { type OnSession, takeOffersOf, takeStopsOf } from "../operations/take-offers.ts";
 import { refusedSessions, waitingHosts } from "../operations/watch-sessions.ts";
+import { isRowHeld } from "../store/database.ts";
 import type { GrpcOperations } from "./operations.ts";
 
 /** Rows that one transaction changes at the most; locks are held longer with every one. */
@@ -22,7 +23,8 @@ const maxBatch = 200;
  * What many hosts ask for at once becomes one transaction: a burst of offers, accepts and ends costs as many statements as one.
  */
 const gathered = (ctx: Context) => {
-  const isShared = (error: unknown) => isCode(error, "unavailable");
+  // A row that somebody holds too long (a replica that was stopped in a transaction) fails the one that needs it, not the others.
+  const isShared = (error: unknown) => isCode(error, "unavailable") && !isRowHeld(error);
   const together = <I, O>(act: (items: readonly I[]) => Promise<readonly O[]>) =>
     gather({ max: maxBatch, act, isShared });
   const offers = together((items: readonly OnSession[]) => takeOffersOf(ctx, items));

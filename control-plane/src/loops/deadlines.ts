@@ -2,6 +2,7 @@
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Context } from "../operations/context.ts";
 import { watchDeadlines } from "../operations/watch-deadlines.ts";
+import { turnFailed } from "./turn-failed.ts";
 
 const periodMs = 1_000;
 /** A deadline of this moment is due at the next millisecond; an empty turn for each would only spin. */
@@ -15,5 +16,5 @@ export const createDeadlines = (ctx: Context): Rhythm =>
       const { nextMs } = await watchDeadlines(ctx);
       return nextMs === undefined ? undefined : Math.min(periodMs, Math.max(shortestMs, nextMs));
     },
-    onError: (error) => ctx.log.error({ err: error, loop: "deadlines" }, "loop turn failed"),
+    onError: turnFailed(ctx.log, "deadlines"),
   });

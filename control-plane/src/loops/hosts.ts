@@ -3,6 +3,7 @@
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Context } from "../operations/context.ts";
 import { watchHosts } from "../operations/watch-hosts.ts";
+import { turnFailed } from "./turn-failed.ts";
 
 /** Tests beat fast; a turn is a few statements. */
 const shortestPeriodMs = 50;
@@ -13,5 +14,5 @@ export const createHostWatch = (ctx: Context): Rhythm =>
     periodMs: Math.max(shortestPeriodMs, ctx.timings.heartbeatMs),
     // Its answer is a count, not a pause.
     turn: async () => void (await watchHosts(ctx)),
-    onError: (error) => ctx.log.error({ err: error, loop: "hosts" }, "loop turn failed"),
+    onError: turnFailed(ctx.log, "hosts"),
   });

@@ -5,6 +5,7 @@ import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts
 import type { Context } from "../operations/context.ts";
 import { judgeValves } from "../operations/judge-valves.ts";
 import { beatReaper, reapLeases } from "../operations/reap-leases.ts";
+import { turnFailed } from "./turn-failed.ts";
 
 /** Tests beat fast; a turn is a few statements. */
 const shortestPeriodMs = 50;
@@ -19,6 +20,6 @@ export const createReaper = (ctx: Context): Rhythm => {
       await judgeValves(ctx, hearingMs);
       await reapLeases(ctx, { first, nowMs: performance.now() });
     },
-    onError: (error) => ctx.log.error({ err: error, loop: "reaper" }, "loop turn failed"),
+    onError: turnFailed(ctx.log, "reaper"),
   });
 };

@@ -4,6 +4,7 @@ import type { EventRow } from "../domain/records.ts";
 import type { Context } from "../operations/context.ts";
 import { relayEvents } from "../operations/relay-events.ts";
 import { listening } from "./listening.ts";
+import { turnFailed } from "./turn-failed.ts";
 
 const periodMs = 1_000;
 /** Events come in bursts (a result writes four); publishing them together leaves the work itself the processor. */
@@ -20,7 +21,7 @@ export const createRelay = (ctx: Context, onPublished: (events: readonly EventRo
       onPublished(events);
       return 0;
     },
-    onError: (error) => ctx.log.error({ err: error, loop: "relay" }, "loop turn failed"),
+    onError: turnFailed(ctx.log, "relay"),
   });
   return listening(loop, () => ctx.bus.on("events", loop.ring));
 };

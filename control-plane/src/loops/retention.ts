@@ -3,6 +3,7 @@
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Context } from "../operations/context.ts";
 import { defaultRetention, newPruneMemory, pruneHistory, type Retention } from "../operations/prune-history.ts";
+import { turnFailed } from "./turn-failed.ts";
 
 const periodMs = 10 * 60_000;
 /** A batch takes about a tenth of it: at most a tenth of one connection, and 100,000 jobs an hour. */
@@ -18,6 +19,6 @@ export const createRetention = (ctx: Context, retention: Retention = defaultRete
       if (Object.values(removed).some((count) => count > 0)) ctx.log.info(removed, "history past its time was removed");
       return isMore ? restMs : periodMs;
     },
-    onError: (error) => ctx.log.error({ err: error, loop: "retention" }, "loop turn failed"),
+    onError: turnFailed(ctx.log, "retention"),
   });
 };

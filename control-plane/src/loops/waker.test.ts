@@ -12,7 +12,9 @@ afterAll(() => engine.close());
 
 test("a stage that is ready again by its time alone wakes the placer at that time", async () => {
   await engine.submit();
-  await engine.sql(`update stages set run_at = clock_timestamp() + interval '100 milliseconds' where state = 'ready'`);
+  await engine.sql(
+    `update stages set attempts = 1, run_at = clock_timestamp() + interval '100 milliseconds' where state = 'ready'`,
+  );
   const isDue = async () =>
     (await engine.sql(`select 1 from stages where state = 'ready' and run_at <= clock_timestamp()`)).length > 0;
   const rung = new Promise<boolean>((resolve) => {

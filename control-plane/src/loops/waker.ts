@@ -2,6 +2,7 @@
 import { type Rhythm, rhythm } from "@renderplane/proto/kernel/process/rhythm.ts";
 import type { Context } from "../operations/context.ts";
 import { wakeStages } from "../operations/wake-stages.ts";
+import { turnFailed } from "./turn-failed.ts";
 
 /** Retries are written by other operations and replicas, so it looks at least this often. */
 const periodMs = 1_000;
@@ -18,6 +19,6 @@ export const createWaker = (ctx: Context): Rhythm => {
       isDue = nextMs !== undefined && nextMs <= periodMs;
       return nextMs === undefined ? undefined : Math.min(periodMs, Math.max(20, nextMs));
     },
-    onError: (error) => ctx.log.error({ err: error, loop: "waker" }, "loop turn failed"),
+    onError: turnFailed(ctx.log, "waker"),
   });
 };

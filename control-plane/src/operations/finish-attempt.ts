@@ -114,6 +114,7 @@ const apply = (ctx: Context, sheet: JobSheet, r: Finish, stage: SheetStage, atte
           retries: stage.retries,
           backoffMs: stage.backoffMs,
           isCancelling,
+          wasSent: attempt.wasSent,
           uncounted: attempt.uncounted,
         });
   sheet.endAttempt({

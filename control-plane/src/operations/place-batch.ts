@@ -2,7 +2,7 @@
 // events of all of them. A job that another operation holds is passed over; a job over its budget ends here, before it costs anything.
 import { type FailureClass, factsOf } from "@renderplane/proto/kernel/failure.ts";
 import { admitHold } from "../domain/budget.ts";
-import type { ClosedGates, GateStage } from "../domain/gates.ts";
+import { type ClosedGates, type GateStage, providerRule } from "../domain/gates.ts";
 import { hourlyPrices } from "../domain/host-class.ts";
 import { type Choice, type Need, waitingReason } from "../domain/placement.ts";
 import { createRound } from "../domain/placement-round.ts";
@@ -23,7 +23,7 @@ export type Head = readonly { readonly id: bigint; readonly jobId: string }[];
 export type Placed = {
   /** Stages that were offered or ended by the budget. */
   readonly moved: number;
-  /** Shapes that fit nowhere now. */
+  /** Shapes that fit nowhere now, or whose providers have no room. */
   readonly refused: readonly string[];
   readonly closed: ClosedGates;
   /** Hosts for which something waits now. */
@@ -68,6 +68,8 @@ export const placeBatch = (ctx: Context, head: Head, inventories: InventoryMemor
       const gate = gates.admit(gateStage(stage, job));
       if (!gate.ok) {
         waiting.push({ id: stage.id, reason: { rule: gate.rule, reason: gate.reason } });
+        // Equal shapes name equal providers; enough of them in front would keep everything behind them from free hosts.
+        if (gate.rule === providerRule) refused.add(stage.shape);
         continue;
       }
       const { choice, verdicts } = round.place(need);

@@ -1,6 +1,7 @@
 // Deadlines that have passed: each is reported once, and ends its job when the sender asked for that. The mark and the event are
 // one transaction; the cancel is the usual one and follows. A crash in between is found again by the mark without a cancel.
 import { isCode } from "@renderplane/proto/kernel/errors.ts";
+import { isRowHeld } from "../store/database.ts";
 import { appendEvents } from "../store/events.ts";
 import { jobsToCancelByDeadline, markMissedDeadlines, nextDeadlineMs } from "../store/jobs.ts";
 import { cancelJob } from "./cancel-job.ts";
@@ -27,7 +28,16 @@ export const watchDeadlines = async (
   });
   if (missed > 0) ctx.bus.ring("events");
   const due = await jobsToCancelByDeadline(ctx.db.direct, batchSize);
-  for (const jobId of due) await cancelUnlessEnded(ctx, jobId);
+  let held: unknown;
+  for (const jobId of due)
+    try {
+      await cancelUnlessEnded(ctx, jobId);
+    } catch (error) {
+      // It is the first again at the next look; those behind it do not wait for it.
+      if (isCode(error, "unavailable") && !isRowHeld(error)) throw error;
+      held ??= error;
+    }
+  if (held !== undefined) throw held;
   const isFull = missed === batchSize || due.length === batchSize;
   return { missed, cancelled: due.length, nextMs: isFull ? 0 : await nextDeadlineMs(ctx.db.direct) };
 };

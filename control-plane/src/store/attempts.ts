@@ -131,11 +131,16 @@ export const renewAttempts = async (tx: Tx, renewals: readonly Renewal[], leaseM
     )
   ).rows.map((row) => row.id);
 
-/** After an outage of ours, every running lease starts its countdown again: we could not have heard a renewal. */
+/**
+ * After an outage of ours, every running lease starts its countdown again: we could not have heard a renewal. Locks in the order of
+ * ids: at this very moment every replica renews.
+ */
 export const restartLeases = async (tx: Tx, leaseMs: number): Promise<number> =>
   (
     await tx.query(
-      `update attempts set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $1::float8 / 1000)) where state = 'running'`,
+      `with held as materialized (select id from attempts where state = 'running' order by id for no key update)
+       update attempts a set lease_until = greatest(a.lease_until, clock_timestamp() + make_interval(secs => $1::float8 / 1000))
+       from held where a.id = held.id and a.state = 'running'`,
       [leaseMs],
     )
   ).rowCount;

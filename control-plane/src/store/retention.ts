@@ -125,9 +125,9 @@ export const removeUnnamedArtifacts = async (
   r: { readonly after: string; readonly keepMs: number; readonly limit: number },
 ): Promise<ArtifactPage> => {
   const { rows: page } = await tx.query<{ sha256: string; isUnnamed: boolean }>(
-    `select a.sha256, a.created_at < clock_timestamp() - make_interval(secs => $2::float8 / 1000)
-              and not exists (select 1 from files f where f.sha256 = a.sha256) as "isUnnamed"
-     from (select sha256, created_at from artifacts where sha256 > $1 order by sha256 limit $3) a order by a.sha256`,
+    `select a.sha256, a.created_at < clock_timestamp() - make_interval(secs => $2::float8 / 1000) and f.sha256 is null as "isUnnamed"
+     from (select sha256, created_at from artifacts where sha256 > $1 order by sha256 limit $3) a
+     left join lateral (select sha256 from files where files.sha256 = a.sha256 limit 1) f on true order by a.sha256`,
     [r.after, r.keepMs, r.limit],
   );
   const end = page.length < r.limit ? undefined : page.at(-1)?.sha256;

@@ -65,7 +65,6 @@ const exceptions: readonly { readonly text: string; readonly reason: string }[] 
 let engine: Engine;
 let ctx: Context;
 let explained: ReturnType<typeof explaining>["explained"];
-const head = BigInt(Date.now()) - 500_000_000n;
 
 beforeAll(async () => {
   engine = await openEngine({
@@ -74,7 +73,7 @@ beforeAll(async () => {
       concurrency: { jobs: 20, jobsPerUser: 10, attemptsPerProvider: new Map([["tts.openai", 1]]) },
     },
   });
-  await fillDatabase(engine.ctx.db, head);
+  await fillDatabase(engine.ctx.db, { headRank: BigInt(Date.now()) - 500_000_000n, inventory });
   const watched = explaining(engine.ctx.db);
   ctx = { ...engine.ctx, db: watched.db };
   explained = watched.explained;
@@ -102,7 +101,7 @@ const mirror: QueueMirror = {
 
 /** Every operation and every turn of a loop once, and what a person would look at. */
 const story = async () => {
-  const host = await engine.host("story", { cores: 3 });
+  const host = await engine.host("hs", { cores: 3 });
   const session = (attempts: Parameters<typeof openSession>[1]["attempts"]) =>
     openSession(ctx, {
       hostId: host.hostId,
@@ -163,12 +162,12 @@ const story = async () => {
   await watchDeadlines(ctx);
   for (const act of [watchHosts, watchReplicas, waitingHosts, viewHosts, viewQueue]) await act(ctx);
   await refusedSessions(ctx, { windowMs: 60_000 });
-  await viewHost(ctx, "story");
+  await viewHost(ctx, "hs");
   await estimateJob(ctx, { pipeline: "pair" });
   for (const id of [...jobs, later]) await explainJob(ctx, id);
   await look(jobs[0] ?? "");
   await mirrorQueue(ctx, mirror);
-  await session(held);
+  await session(held.map(({ attemptId, fence }) => ({ attemptId, fence, state: "running" as const })));
   await closeSession(ctx, h);
   expect((await pruneHistory(ctx)).jobs).toBe(100);
 };

@@ -98,6 +98,8 @@ export type SheetAttempt = {
   readonly allocation: AllocationRecord;
   readonly holdMicros: Micros;
   readonly startedAt: Date | null;
+  /** Its offer left for the host. */
+  readonly wasSent: boolean;
   /** Wall seconds by the database's clock until `at`, and until its last proof of life (its last renewal). */
   readonly seconds: number;
   readonly provenSeconds: number;
@@ -115,6 +117,7 @@ export const lockSheetAttempts = async (
     await tx.query<SheetAttempt>(
       `select id, stage_id as "stageId", job_id as "jobId", host_id as "hostId", fence, state, outcome, allocation,
          hold_micros as "holdMicros", started_at as "startedAt",
+         offered_epoch is not null as "wasSent",
          coalesce(greatest(0, extract(epoch from $5::timestamptz - started_at)), 0)::float8 as seconds,
          coalesce(greatest(0, extract(epoch from lease_until - make_interval(secs => $2::float8 / 1000) - started_at)), 0)::float8 as "provenSeconds",
          case when state = 'offered' and lease_until < clock_timestamp() then 'expired'

@@ -165,13 +165,13 @@ export const wakeStages = async (tx: Tx, limit: number): Promise<{ jobId: string
     )
   ).rows;
 
-/** Milliseconds until the next waiting or delayed stage is due; undefined when none is. */
+/** Milliseconds until the next waiting or delayed stage is due; undefined when none is. Only a stage that was tried is delayed (0005). */
 export const nextDueMs = async (tx: Tx): Promise<number | undefined> =>
   (
     await tx.query<{ ms: number | null }>(
       `select extract(epoch from least(
          (select min(run_at) from stages where state = 'waiting'),
-         (select min(run_at) from stages where state = 'ready' and run_at > clock_timestamp())) - clock_timestamp())::float8 * 1000 as ms`,
+         (select min(run_at) from stages where state = 'ready' and attempts > 0 and run_at > (select clock_timestamp()))) - clock_timestamp())::float8 * 1000 as ms`,
     )
   ).rows[0]?.ms ?? undefined;
 

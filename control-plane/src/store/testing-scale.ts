@@ -1,14 +1,17 @@
-// A database as it is after a year and before a flood: a million stages that wait in front of every free host, and two hundred
-// thousand that have ended, with attempts, costs, events and files. Only tests import this. Rows are what the engine writes, only
+// A database as it is after a year and before a flood: a million stages that wait in front of every free host, some of them for a
+// time, every tenth job with a deadline, and two hundred thousand that have ended, with attempts, costs, events and files. Only tests import this. Rows are what the engine writes, only
 // many at a time; references are not checked while they are written, and none dangles.
-import type { StageSpec } from "../domain/records.ts";
+import type { InventoryRecord, StageSpec } from "../domain/records.ts";
 import type { Database } from "./database.ts";
+import { connectPostgres } from "./postgres.ts";
 
-export const queuedJobs = 250_000;
+export const queuedJobs = 260_000;
 export const endedJobs = 50_000;
 export const stagesPerJob = 4;
-/** Rows of one statement: a few seconds on a slow machine. */
+/** Jobs of one statement: a second of work, and memory of the server that does not grow with the size. */
 const chunk = 10_000;
+const endedChunk = 2_500;
+const fillMs = 300_000;
 /** Two connections, as many as the machines of the tests have cores. */
 const lanes = 2;
 
@@ -28,10 +31,12 @@ const jobId = (prefix: string) => `'v_${prefix}' || lpad(n::text, 25, '0')`;
 const owner = `'u' || n % 500, 'c' || n % 2000`;
 
 const queued = [
-  `insert into jobs (id, pipeline, pipeline_version, user_id, channel_id, request, estimated_micros, halt_micros, rank)
-   select ${jobId("0")}, 'pair', 1, ${owner}, '{}', 1000000, 3000000, $3::bigint + n from generate_series($1::int, $2::int) n`,
-  `insert into stages (job_id, position, name, kind, state, spec, open_needs, estimated_micros, rank, user_id, pipeline, shape)
-   select ${jobId("0")}, p, 's' || p, 'media', 'ready', '${JSON.stringify(spec)}', 0, 250000, $3::bigint + n, 'u' || n % 500, 'pair', 'large'
+  `insert into jobs (id, pipeline, pipeline_version, user_id, channel_id, request, estimated_micros, halt_micros, rank, deadline_at)
+   select ${jobId("0")}, 'pair', 1, ${owner}, '{}', 1000000, 3000000, $3::bigint + n,
+          case when n % 10 = 0 then clock_timestamp() + interval '9 days' end from generate_series($1::int, $2::int) n`,
+  `insert into stages (job_id, position, name, kind, state, spec, open_needs, estimated_micros, rank, user_id, pipeline, shape, run_at)
+   select ${jobId("0")}, p, 's' || p, 'media', case when p = 4 and n % 10 = 0 then 'waiting' else 'ready' end, '${JSON.stringify(spec)}', 0, 250000, $3::bigint + n, 'u' || n % 500, 'pair', 'large',
+          clock_timestamp() + case when p = 4 and n % 10 = 0 then interval '1 day' else interval '0' end
    from generate_series($1::int, $2::int) n, generate_series(1, ${stagesPerJob}) p`,
   `insert into events (type, job_id, body, published_seq)
    select 'job.queued', ${jobId("0")}, '{"position": 1}', nextval('event_publications') from generate_series($1::int, $2::int) n where $3::bigint > 0`,
@@ -73,32 +78,81 @@ const ended = [
 ];
 
 /** Answers when the tables have their statistics. `headRank`: the rank of the first of the queue. */
-export const fillDatabase = async (db: Database, headRank: bigint): Promise<void> => {
-  for (const table of ["jobs", "stages", "attempts", "events", "ledger", "files", "artifacts"])
-    await db.direct.query(`alter table ${table} set (autovacuum_enabled = false)`);
-  await db.direct.query(
-    `insert into hosts (id, name, inventory, epoch) select 'h_' || lpad(n::text, 26, '0'), 'old-' || n, '{}', 1 from generate_series(0, 199) n`,
-  );
-  const parts = [
-    ...partsOf(endedJobs).map((part) => ({ part, statements: ended })),
-    ...partsOf(queuedJobs).map((part) => ({ part, statements: queued })),
-  ];
-  let next = 0;
-  const lane = async () => {
-    for (let at = next++; at < parts.length; at = next++) {
-      const { part, statements } = parts[at] as (typeof parts)[number];
-      for (const statement of statements)
-        await db.transaction(async (tx) => {
-          await tx.query("set local session_replication_role = replica");
-          await tx.query("set local synchronous_commit = off");
-          await tx.query(statement, [...part, headRank]);
-        });
-    }
-  };
-  await Promise.all(Array.from({ length: lanes }, lane));
-  for (const table of ["jobs", "stages", "attempts", "events", "ledger", "files", "artifacts"])
-    await db.direct.query(`vacuum (analyze) ${table}`);
+export const fillDatabase = async (
+  target: Database,
+  r: { readonly headRank: bigint; readonly inventory: InventoryRecord },
+): Promise<void> => {
+  const db = await patient(target);
+  try {
+    await fill(db, r);
+  } finally {
+    await db.stop();
+  }
 };
 
-const partsOf = (count: number): [number, number][] =>
-  Array.from({ length: Math.ceil(count / chunk) }, (_, i) => [i * chunk + 1, Math.min(count, (i + 1) * chunk)]);
+/** The same database on connections whose statements may take minutes. */
+const patient = async (target: Database): Promise<Database> => {
+  const { rows } = await target.direct.query<{ socketDir: string; user: string; database: string }>(
+    `select current_setting('unix_socket_directories') as "socketDir", current_user as user, current_database() as database`,
+  );
+  const address = rows[0];
+  if (!address) throw new Error("the server does not say where it is");
+  const db = connectPostgres({ ...address, applicationName: "fill", poolMax: lanes, statementMs: fillMs });
+  await db.start();
+  return db;
+};
+
+const tables = ["jobs", "stages", "attempts", "events", "ledger", "files", "artifacts"];
+
+const fill = async (
+  db: Database,
+  { headRank, inventory }: { readonly headRank: bigint; readonly inventory: InventoryRecord },
+): Promise<void> => {
+  for (const table of tables) await db.direct.query(`alter table ${table} set (autovacuum_enabled = false)`);
+  await db.direct.query(
+    `insert into hosts (id, name, inventory, epoch) select 'h_' || lpad(n::text, 26, '0'), 'old-' || n, $1, 1 from generate_series(0, 199) n`,
+    [JSON.stringify(inventory)],
+  );
+  // Built once over all rows an index costs a third of what it costs row by row.
+  const { rows: indexes } = await db.direct.query<{ name: string; made: string }>(
+    `select i.indexname as name, i.indexdef as made from pg_indexes i
+     where i.schemaname = 'public' and i.tablename = any($1::text[])
+       and not exists (select 1 from pg_constraint c where c.conindid = (quote_ident(i.indexname))::regclass)`,
+    [tables],
+  );
+  for (const { name } of indexes) await db.direct.query(`drop index ${name}`);
+  await inLanes([
+    ...partsOf(endedJobs, endedChunk).map((part) => () => write(db, ended, [...part, headRank])),
+    ...partsOf(queuedJobs, chunk).map((part) => () => write(db, queued, [...part, headRank])),
+  ]);
+  await inLanes(
+    indexes.map(
+      ({ made }) =>
+        () =>
+          write(db, [made]),
+    ),
+  );
+  await inLanes(tables.map((table) => () => db.direct.query(`vacuum (analyze) ${table}`)));
+};
+
+const write = async (db: Database, statements: readonly string[], params?: readonly unknown[]): Promise<void> => {
+  for (const statement of statements)
+    await db.transaction(async (tx) => {
+      await tx.query("set local session_replication_role = replica");
+      await tx.query("set local synchronous_commit = off");
+      await tx.query("set local maintenance_work_mem = '256MB'");
+      await tx.query("set local lock_timeout = 0");
+      await tx.query(statement, params);
+    });
+};
+
+const inLanes = async (acts: readonly (() => Promise<unknown>)[]): Promise<void> => {
+  let next = 0;
+  const lane = async () => {
+    for (let at = next++; at < acts.length; at = next++) await acts[at]?.();
+  };
+  await Promise.all(Array.from({ length: lanes }, lane));
+};
+
+const partsOf = (count: number, size: number): [number, number][] =>
+  Array.from({ length: Math.ceil(count / size) }, (_, i) => [i * size + 1, Math.min(count, (i + 1) * size)]);

@@ -69,8 +69,11 @@ export const openValveRow = async (tx: Tx, pool: string, by: string): Promise<bo
 export const restartLeasesOfPool = async (tx: Tx, pool: string, leaseMs: number): Promise<number> =>
   (
     await tx.query(
-      `update attempts a set lease_until = greatest(a.lease_until, clock_timestamp() + make_interval(secs => $2::float8 / 1000))
-       from hosts h where h.id = a.host_id and h.pool = $1 and a.state = 'running'`,
+      `with held as materialized (
+         select a.id from attempts a join hosts h on h.id = a.host_id where h.pool = $1 and a.state = 'running'
+         order by a.id for no key update of a)
+       update attempts a set lease_until = greatest(a.lease_until, clock_timestamp() + make_interval(secs => $2::float8 / 1000))
+       from held where a.id = held.id and a.state = 'running'`,
       [pool, leaseMs],
     )
   ).rowCount;

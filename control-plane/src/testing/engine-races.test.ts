@@ -7,10 +7,11 @@ import { cancelJob } from "../operations/cancel-job.ts";
 import type { Context } from "../operations/context.ts";
 import { openSession } from "../operations/open-session.ts";
 import { placeStages } from "../operations/place-stages.ts";
-import { reapLeases } from "../operations/reap-leases.ts";
+import { reapLeases, restartCountdown } from "../operations/reap-leases.ts";
 import { recordHealth, renewLeases } from "../operations/renew-leases.ts";
 import { takeOffers } from "../operations/take-offers.ts";
 import { wakeStages } from "../operations/wake-stages.ts";
+import { restartLeasesOfPool } from "../store/valves.ts";
 import { type Engine, inventory, openEngine } from "./engine.ts";
 import { brokenInvariants } from "./invariants.ts";
 
@@ -261,6 +262,33 @@ describe("locks", () => {
       waiting = heartbeats;
     });
     expect(await waiting).toEqual(new Set(hosts.map((h) => h.hostId)));
+  });
+
+  test.each([
+    ["countdowns that start again", (ctx: Context) => restartCountdown(ctx)],
+    ["those of a pool", (ctx: Context) => ctx.db.transaction((tx) => restartLeasesOfPool(tx, "default", 1_000))],
+  ] as const)("%s lock attempts in the order that heartbeats do", async (_, restart) => {
+    const h = await engine.host("a");
+    for (let i = 0; i < 3; i++) await engine.submit();
+    for (const offer of await engine.offers(h)) await engine.accept(h, offer);
+    const ids = (await engine.sql<{ id: string }>(`select id from attempts order by id`)).map((row) => row.id);
+    // The first by its id lies last in the table.
+    await engine.sql(
+      `update attempts set allocation = allocation || jsonb_build_object('fill', repeat('x', 9000)) where id = $1`,
+      [ids[0]],
+    );
+    const { db } = engine.ctx;
+    let waiting: Promise<unknown> | undefined;
+    await db.transaction(async (tx) => {
+      await tx.query(`select 1 from attempts where id = $1 for update`, [ids[0]]);
+      waiting = restart(engine.ctx);
+      await expectWaiter();
+      const free = await engine.sql<{ id: string }>(
+        `select id from attempts where id in (select id from attempts for update skip locked) order by id`,
+      );
+      expect(free.map((row) => row.id)).toEqual(ids.slice(1));
+    });
+    await waiting;
   });
 });
 

@@ -24,7 +24,6 @@ export const agentCases: readonly FaultCase[] = [
     faults: ["F1", "F38"],
     injected: "kill -9 of the agent, started again at once, four times while three encodes run",
     within: { detectMs: 1_000 + slackMs, recoverMs: 5_000 + slackMs },
-    limitMs: 240_000,
     run: async (bed) => {
       await bed.fleet.startControlPlane();
       await bed.startAgent("alpha");
@@ -74,7 +73,6 @@ export const agentCases: readonly FaultCase[] = [
     faults: ["F2"],
     injected: "the same with a stage that may be orphaned: the dead-man switch ends its program",
     within: { recoverMs: beats(14) + slackMs },
-    limitMs: 120_000,
     run: async (bed) => {
       const { job, attempt } = await onTwoHosts(bed, "drill-90");
       const began = performance.now();
@@ -136,7 +134,6 @@ export const agentCases: readonly FaultCase[] = [
   {
     faults: ["F9"],
     injected: "SIGSTOP to the program: it hangs",
-    limitMs: 240_000,
     within: { detectMs: 75_000 + slackMs },
     run: async (bed) => {
       await bed.fleet.startControlPlane();

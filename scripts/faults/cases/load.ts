@@ -15,7 +15,6 @@ export const loadCases: readonly FaultCase[] = [
     faults: ["F48"],
     injected: `kill -9 of the control plane under ${herd} hosts that all come back at once`,
     fleet: { heartbeatSeconds: 5 },
-    limitMs: 240_000,
     within: { recoverMs: 20_000 + slackMs },
     run: async (bed) => {
       await bed.fleet.startControlPlane();

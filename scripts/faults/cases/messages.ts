@@ -132,7 +132,6 @@ export const messageCases: readonly FaultCase[] = [
   {
     faults: ["F41"],
     injected: "random bytes in the place of messages, 1,500 of them on sessions of their own",
-    limitMs: 150_000,
     run: async (bed) => {
       await bed.fleet.startControlPlane();
       const good = await bed.raw("good");

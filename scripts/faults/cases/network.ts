@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { Outcome } from "@renderplane/proto/gen/renderplane/v1/agent.ts";
 import type { Bed } from "../bed.ts";
 import { beats, type FaultCase, slackMs } from "../case.ts";
-import { behave, type RawAgent, type RawSession } from "../raw-agent.ts";
+import { behave, held, type RawAgent, type RawSession } from "../raw-agent.ts";
 import type { TcpProxy } from "../tcp-proxy.ts";
 import { until } from "../until.ts";
 import { pastSince } from "../wait.ts";
@@ -151,6 +151,13 @@ export const networkCases: readonly FaultCase[] = [
       );
       assert.equal(told?.count, 1, "one alert an episode");
       proxy.heal();
+      // They come back as agents do, with what they hold.
+      for (const host of hosts.slice(0, 3)) {
+        const leases = await leasesOf(bed, host);
+        const back = host.session({ address: proxy.address, held: leases.map((lease) => held(lease)) });
+        await back.ack;
+        for (const lease of leases) back.holds.set(lease.attemptId, lease);
+      }
       await until("the valve opens", async () => (await valves()).length === 0, 60_000, 100);
       const recoverMs = performance.now() - began;
       for (const { id } of await bed.fleet.sql<{ id: string }>(`select id from jobs`))

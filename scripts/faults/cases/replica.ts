@@ -112,7 +112,6 @@ export const replicaCases: readonly FaultCase[] = [
   {
     faults: ["F7"],
     injected: "the control plane is away for longer than a stage may be orphaned",
-    limitMs: 200_000,
     allowed: ["cancelled"],
     run: async (bed) => {
       await bed.fleet.startControlPlane();

@@ -4,56 +4,18 @@
 import { timingsOf } from "@renderplane/proto/kernel/limits.ts";
 import type { PlannedStage } from "../../../control-plane/src/domain/pipeline.ts";
 import { baseOf, maxShareMs, rankOf, shareKeysOf } from "../../../control-plane/src/domain/queue-order.ts";
-import type { Complexity } from "../../../control-plane/src/domain/records.ts";
 import { countsAsTry, recover } from "../../../control-plane/src/domain/recovery.ts";
 import { drawJob } from "../arrivals.ts";
-import { createHistogram, type Histogram } from "../histogram.ts";
+import { createHistogram } from "../histogram.ts";
 import { createRandom } from "../random.ts";
-import { durationMs, failureOf, profilesOf, type Scenario } from "../scenario.ts";
+import { durationMs, failureOf, profilesOf } from "../scenario.ts";
 import { createHeap, type Heap } from "./heap.ts";
+import { type PlanInput, type PlanOutcome, peak, shapeAt } from "./question.ts";
 import { createRoom, type PlanHost, type Taken } from "./room.ts";
 
 /** Measured on an idle system: from ready to started over gRPC, and from an end to the next stage being ready. */
 const dispatchMs = 12;
 const settleMs = 6;
-
-export type PlanInput = {
-  readonly scenario: Scenario;
-  /** The stages of a job of this complexity. */
-  readonly stagesOf: (complexity: Complexity) => readonly PlannedStage[];
-  readonly jobs: number;
-  /** Mean jobs a second. */
-  readonly rate: number;
-  readonly durationMs: number;
-  /** day: quiet at night, busiest in the evening, with the same mean; flat: the same at all times. */
-  readonly shape: "flat" | "day";
-  /** A job that takes longer than this has missed its deadline. */
-  readonly deadlineMs: number;
-  readonly maxRunningJobs: number;
-  readonly heartbeatMs: number;
-};
-
-export type PlanOutcome = {
-  readonly jobs: {
-    readonly submitted: number;
-    readonly completed: number;
-    readonly failed: number;
-    readonly late: number;
-  };
-  readonly stages: { readonly succeeded: number; readonly failed: number; readonly lost: number };
-  /** Seconds. */
-  readonly jobWait: Histogram;
-  readonly stageWait: Histogram;
-  readonly jobTime: Histogram;
-  readonly longestQueue: number;
-  /** Core and GPU milliseconds that attempts held, and what the hosts had. */
-  readonly coreMs: number;
-  readonly gpuMs: number;
-  readonly coreMsThere: number;
-  readonly gpuMsThere: number;
-  readonly endMs: number;
-  readonly events: number;
-};
 
 type Job = {
   readonly createdMs: number;
@@ -197,12 +159,19 @@ export const runPlan = (input: PlanInput): PlanOutcome => {
     }
     freed();
   };
+  /** By stage the places of those that need it; the same for all jobs of one plan. */
+  const followers = new Map<readonly PlannedStage[], readonly (readonly number[])[]>();
+  const followersOf = (stages: readonly PlannedStage[]) => {
+    const known = followers.get(stages);
+    if (known) return known;
+    const made = stages.map(({ name }) => stages.map((_, i) => i).filter((i) => stages[i]?.spec.needs.includes(name)));
+    followers.set(stages, made);
+    return made;
+  };
   const succeed = (job: Job, stage: number) => {
     outcome.stages.succeeded++;
-    const { name } = job.stages[stage] as PlannedStage;
     if (--job.left === 0) return finishJob(job, false);
-    for (const [i, next] of job.stages.entries()) {
-      if (!next.spec.needs.includes(name)) continue;
+    for (const i of followersOf(job.stages)[stage] ?? []) {
       job.open[i] = (job.open[i] ?? 0) - 1;
       if (job.open[i] === 0) enqueue({ job, stage: i, readyMs: nowMs });
     }
@@ -220,6 +189,7 @@ export const runPlan = (input: PlanInput): PlanOutcome => {
       retries: spec.retries,
       backoffMs: spec.backoffMs,
       isCancelling: false,
+      wasSent: true,
       uncounted: job.uncounted[stage] ?? 0,
     });
     if (verdict.action === "fail" || verdict.action === "cancelled") return finishJob(job, true);
@@ -335,10 +305,3 @@ export const runPlan = (input: PlanInput): PlanOutcome => {
     events: count,
   };
 };
-
-const dayMs = 86_400_000;
-const swing = 0.6;
-const peak = (shape: "flat" | "day"): number => (shape === "flat" ? 1 : 1 + swing);
-/** Mean 1 over a day; busiest at 20:00. */
-const shapeAt = (shape: "flat" | "day", atMs: number): number =>
-  shape === "flat" ? 1 : 1 + swing * Math.cos(((atMs / dayMs) * 24 - 20) * ((2 * Math.PI) / 24));

@@ -10,7 +10,8 @@ import { benchPipelines } from "../bench-pipelines.ts";
 import { type Quantiles, quantiles } from "../histogram.ts";
 import type { Options } from "../options.ts";
 import { profilesOf, type Scenario } from "../scenario.ts";
-import { type PlanInput, type PlanOutcome, runPlan } from "./model.ts";
+import { runPlan } from "./model.ts";
+import type { PlanInput, PlanOutcome } from "./question.ts";
 
 export type PlanReport = {
   readonly seed: number;

@@ -10,7 +10,8 @@ import { inventoryRecord } from "../../../control-plane/src/grpc/convert.ts";
 import { benchPipelines } from "../bench-pipelines.ts";
 import { defaultProfiles, defaultScenario, hostName, inventoryOf, profilesOf, type Scenario } from "../scenario.ts";
 import { createHeap } from "./heap.ts";
-import { type PlanInput, runPlan } from "./model.ts";
+import { runPlan } from "./model.ts";
+import type { PlanInput } from "./question.ts";
 import { createRoom, type Taken } from "./room.ts";
 
 const gib = 1024 ** 3;

@@ -30,7 +30,8 @@ export type PlanHost = {
   cores: number;
   memory: number;
   scratch: number;
-  readonly gpuMemory: number[];
+  gpuMemory: number[];
+  gpuSessions: number[];
   attempts: number;
   isUp: boolean;
   /** Grows when the host is lost: what ran before is not its any more. */
@@ -91,6 +92,7 @@ export const createRoom = (profiles: readonly HostProfile[], providers: readonly
     const needed = Math.min(cores, profile.cores);
     const buckets = groups.get(profile) ?? [];
     let found: PlanHost | undefined;
+    const gpuNeed = withGpu ? gpuMemoryBytes : undefined;
     let left = withGpu ? compared : 1;
     for (let i = buckets.length - 1; i >= Math.max(0, Math.floor(needed * perCore)); i--) {
       const bucket = buckets[i] as PlanHost[];
@@ -99,7 +101,7 @@ export const createRoom = (profiles: readonly HostProfile[], providers: readonly
         if (host.cores + 1e-9 < needed || host.memory < memoryBytes || host.scratch < scratchBytes) continue;
         if (host.attempts >= maxAttemptsPerHost) continue;
         if (withGpu && gpuOf(host, gpuMemoryBytes) < 0) continue;
-        if (!found || emptiness(host, withGpu) > emptiness(found, withGpu)) found = host;
+        if (!found || emptiness(host, gpuNeed) > emptiness(found, gpuNeed)) found = host;
         if (--left === 0) return found;
       }
     }
@@ -120,7 +122,7 @@ export const createRoom = (profiles: readonly HostProfile[], providers: readonly
         const score =
           (withGpu ? gpuWhenPreferred : 0) +
           (gpu === "none" && hasGpus ? 0 : keepGpuFree) +
-          emptiness(host, withGpu);
+          emptiness(host, withGpu ? spec.resources.gpuMemoryBytes : undefined);
         if (!choice || score > choice.score || (score === choice.score && host.index < choice.host.index))
           choice = { host, score, withGpu };
       };
@@ -163,7 +165,10 @@ export const createRoom = (profiles: readonly HostProfile[], providers: readonly
     host.memory += sign * taken.memory;
     host.scratch += sign * taken.scratch;
     host.attempts -= sign;
-    if (taken.gpu >= 0) host.gpuMemory[taken.gpu] = (host.gpuMemory[taken.gpu] ?? 0) + sign * taken.gpuMemory;
+    if (taken.gpu >= 0) {
+      host.gpuMemory[taken.gpu] = (host.gpuMemory[taken.gpu] ?? 0) + sign * taken.gpuMemory;
+      host.gpuSessions[taken.gpu] = (host.gpuSessions[taken.gpu] ?? 0) - sign;
+    }
     if (host.isUp) insert(host);
   }
 };
@@ -179,22 +184,28 @@ const fresh = (profile: HostProfile) => ({
   memory: profile.memoryGib * gib,
   scratch: profile.scratchGib * gib,
   gpuMemory: Array.from({ length: profile.gpus }, () => profile.gpuMemoryGib * gib),
+  gpuSessions: Array.from({ length: profile.gpus }, () => 0),
   attempts: 0,
 });
 
-/** 0..2: the free shares of cores and, when one is used, of the best GPU, weighed as placement weighs them. */
-const emptiness = ({ cores, gpuMemory, profile }: PlanHost, withGpu: boolean): number =>
-  (spread * cores) / Math.max(1, profile.cores) +
-  (withGpu ? (gpuSpread * Math.max(...gpuMemory)) / Math.max(1, profile.gpuMemoryGib * gib) : 0);
+/** 0..2: the free shares of cores and, when one is used, of the GPU that it would get, as placement weighs them. */
+const emptiness = (host: PlanHost, gpuMemoryBytes: number | undefined): number => {
+  const { cores, profile } = host;
+  const share = (spread * cores) / Math.max(1, profile.cores);
+  const gpu = gpuMemoryBytes === undefined ? -1 : gpuOf(host, gpuMemoryBytes);
+  if (gpu < 0) return share;
+  const free = (host.gpuMemory[gpu] ?? 0) / Math.max(1, profile.gpuMemoryGib * gib);
+  return share + (gpuSpread * free) / (1 + (host.gpuSessions[gpu] ?? 0));
+};
 
-/** The device with most memory left; -1 when none has enough. */
-const gpuOf = (host: PlanHost, needed: number): number => {
+/** The device with room that has fewest sessions, then most memory left; -1 when none has enough. */
+const gpuOf = ({ gpuMemory, gpuSessions }: PlanHost, needed: number): number => {
   let best = -1;
-  let most = needed - 1;
-  for (const [i, free] of host.gpuMemory.entries())
-    if (free > most) {
-      best = i;
-      most = free;
-    }
+  for (let i = 0; i < gpuMemory.length; i++) {
+    const [free, sessions] = [gpuMemory[i] ?? 0, gpuSessions[i] ?? 0];
+    if (free < needed) continue;
+    const most = gpuSessions[best] ?? Number.POSITIVE_INFINITY;
+    if (sessions < most || (sessions === most && free > (gpuMemory[best] ?? 0))) best = i;
+  }
   return best;
 };

@@ -4,7 +4,7 @@
 -- A page with room takes the new version of a row in itself, and no index is written (HOT), unless an indexed column changes.
 -- Hosts change with every heartbeat; attempts with every renewal; jobs when money is held; stages when a reason is noted.
 alter table hosts set (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
-alter table attempts set (fillfactor = 80);
+alter table attempts set (fillfactor = 60);
 alter table jobs set (fillfactor = 80);
 alter table stages set (fillfactor = 85);
 
@@ -16,6 +16,11 @@ create index attempts_offered on attempts (host_id) where state = 'offered';
 
 -- Refused and delayed stages, which are ready but not yet. A stage that was never tried has no time of its own.
 create index stages_again on stages (run_at) where state = 'ready' and attempts > 0;
+
+-- Jobs without a deadline stood in this index, too: every look for missed ones read the whole queue.
+drop index jobs_deadline;
+create index jobs_deadline on jobs (deadline_at)
+  where deadline_at is not null and deadline_missed_at is null and state in ('queued', 'processing');
 
 -- Every stage changes its state four times in its life: at 2 % of a large table instead of 20 % the dead versions are few, and
 -- a round of vacuum is short. The limit of the cost is five times the default, so that it keeps up with thousands of stages a second.
