@@ -7,7 +7,6 @@ import { join, resolve } from "node:path";
 import { type Timings, timingsOf } from "@renderplane/proto/kernel/limits.ts";
 import { type Lifetime, stopAll, together } from "@renderplane/proto/kernel/process/lifecycle.ts";
 import type { Logger } from "@renderplane/proto/kernel/process/logger.ts";
-import { ulid } from "ulid";
 import packageJson from "../package.json" with { type: "json" };
 import { createAddressSigner } from "./artifacts/address-signer.ts";
 import { openArtifactFolder } from "./artifacts/folder.ts";
@@ -32,6 +31,7 @@ import { createReplica, createReplicaWatch } from "./loops/replica.ts";
 import { createRetention } from "./loops/retention.ts";
 import { createWaker } from "./loops/waker.ts";
 import { createMetrics } from "./metrics/registry.ts";
+import { createIds } from "./new-id.ts";
 import type { Context } from "./operations/context.ts";
 import { defaultRetention } from "./operations/prune-history.ts";
 import { progressPublisher } from "./operations/publish-progress.ts";
@@ -120,7 +120,7 @@ const compose = async (
     authority,
     replica: id,
     log,
-    newId: (prefix) => `${prefix}_${ulid()}`,
+    newId: createIds(),
     settings: {
       queueDepth: config.queueDepth,
       costLimits: { warning: config.costWarning, critical: config.costCritical, halt: config.costHalt },
@@ -167,7 +167,7 @@ const compose = async (
   const replica = createReplica(context, {
     self,
     isAlone: config.redisUrl === undefined,
-    onForgotten: () => void edges.grpc?.moveAll(timings.heartbeatMs),
+    onForgotten: () => void edges.grpc?.recall(timings.heartbeatMs),
   });
   const grpc = createGrpcEdge({
     operations: bindGrpcOperations(context),

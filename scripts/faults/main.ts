@@ -3,6 +3,7 @@
 // Ends with 1 when a job was lost, an effect was applied twice, an invariant was broken or a window was missed.
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import type { Bed } from "./bed.ts";
 import type { Result } from "./case.ts";
 import { allCases } from "./matrix.ts";
 import { faultsPage, lineOf } from "./page.ts";
@@ -25,6 +26,16 @@ const report = (result: Result): boolean => {
   return isGood(result);
 };
 
+const open = new Set<Bed>();
+/** However this ends, nothing that it started goes on. */
+const stopAll = async (why: unknown): Promise<void> => {
+  console.error(why);
+  await Promise.allSettled([...open].map((bed) => bed.stop()));
+  process.exit(1);
+};
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void stopAll(`ended by ${signal}`));
+process.once("uncaughtException", (error) => void stopAll(error));
+
 const runMatrix = async (): Promise<boolean> => {
   const cases = allCases.filter((one) => wanted.length === 0 || one.faults.some((name) => wanted.includes(name)));
   const began = performance.now();
@@ -34,7 +45,7 @@ const runMatrix = async (): Promise<boolean> => {
     for (let at = next++; at < cases.length; at = next++) {
       const fault = cases[at];
       if (!fault) return;
-      const result = await runCase(fault);
+      const result = await runCase(fault, open);
       results[at] = result;
       report(result);
     }
@@ -54,5 +65,5 @@ const seed = option("seed");
 const isWell =
   seed === undefined
     ? await runMatrix()
-    : report(await runSchedule({ seed, faults: option("acts") ?? 60, say: (line) => console.log(line) }));
+    : report(await runSchedule({ seed, faults: option("acts") ?? 60, say: (line) => console.log(line), open }));
 process.exitCode = isWell ? 0 : 1;

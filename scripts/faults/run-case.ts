@@ -1,17 +1,19 @@
 // One case from its fleet to its result. The same for the long run, for the short tests and by hand, so a fault means one thing.
-import { openBed } from "./bed.ts";
+import { type Bed, openBed } from "./bed.ts";
 import type { FaultCase, Result } from "./case.ts";
 
 /** A case that hangs must not hold the suite: its fleet is stopped and it counts as failed. */
 const caseMs = 240_000;
 
-export const runCase = async (fault: FaultCase): Promise<Result> => {
+/** `open` holds the beds of now: whoever is interrupted stops them, or their processes would outlive this one. */
+export const runCase = async (fault: FaultCase, open = new Set<Bed>()): Promise<Result> => {
   const { faults, injected } = fault;
   const none = { faults, injected, measured: undefined, jobs: 0, jobsLost: 0, appliedTwice: 0, broken: [] };
   const skipped = await fault.unable?.();
   if (skipped !== undefined) return { ...none, tookMs: 0, skipped };
   const began = performance.now();
   const bed = await openBed(fault.fleet);
+  open.add(bed);
   try {
     const measured = await within(fault.limitMs ?? caseMs, fault.run(bed));
     const verdict = await bed.verdict(fault.allowed ?? ["completed"]);
@@ -28,6 +30,7 @@ export const runCase = async (fault: FaultCase): Promise<Result> => {
     return { ...none, tookMs: performance.now() - began, error: `${text}\n${lastWords(bed)}` };
   } finally {
     await bed.stop();
+    open.delete(bed);
   }
 };
 
@@ -44,7 +47,7 @@ const lateBy = (fault: FaultCase, detectMs: number | null, recoverMs: number | n
   return undefined;
 };
 
-const lastWords = (bed: Awaited<ReturnType<typeof openBed>>): string =>
+const lastWords = (bed: Bed): string =>
   bed.fleet.replicas
     .map((replica) => `${replica.name}: ${bed.fleet.said(replica.name).slice(-600)}`)
     .join("\n")

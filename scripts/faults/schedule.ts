@@ -93,11 +93,13 @@ export const runSchedule = async (options: {
   readonly seed: number;
   readonly faults: number;
   readonly say: (line: string) => void;
+  readonly open?: Set<Bed>;
 }): Promise<Result> => {
   const began = performance.now();
   const random = seeded(options.seed);
   const injected: string[] = [];
   const bed = await openBed({ replicas: 2 });
+  options.open?.add(bed);
   const none = { faults: ["random"], measured: undefined, jobs: 0, jobsLost: 0, appliedTwice: 0, broken: [] };
   try {
     await bed.fleet.startControlPlanes();
@@ -133,6 +135,7 @@ export const runSchedule = async (options: {
     };
   } finally {
     await bed.stop();
+    options.open?.delete(bed);
   }
 };
 

@@ -16,7 +16,7 @@ afterAll(() => rig.close());
 /** What the suite has time for. A run that is slow for another reason plays fewer, and at least `leastSeeds`. */
 const seeds = 500;
 const leastSeeds = 20;
-const budgetMs = 75_000;
+const budgetMs = 60_000;
 
 test("no seed breaks an invariant, whatever dies, is lost, repeated, late or at once", {
   timeout: 600_000,

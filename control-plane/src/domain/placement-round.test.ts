@@ -124,6 +124,20 @@ test("a GPU host is kept until the GPU work of the round has been placed, then i
   expect(round.place(testNeed()).choice?.host).toBe("gpu");
 });
 
+test("no host is kept for GPU work that none could take even if nothing ran there", () => {
+  const full = { ...testHost("cpu"), held: [{ ...testNeedAllocation, cores: 4 }] };
+  const gpu = testHost("gpu", { gpus: [testGpu("GPU-1", { memoryBytes: 8 * gib })] });
+  const tooLarge = testNeed({ gpu: "required", gpuMemoryBytes: 100 * gib });
+  const fits = testNeed({ gpu: "required", gpuMemoryBytes: gib });
+  const alone = createRound([full, gpu], { waiting: [tooLarge, testNeed()] });
+  expect(alone.place(tooLarge).choice).toBeUndefined();
+  expect(alone.place(testNeed()).choice?.host).toBe("gpu");
+  const both = createRound([full, gpu], { waiting: [tooLarge, fits, testNeed()] });
+  expect(both.place(testNeed()).choice).toBeUndefined();
+  expect(both.place(fits).choice?.host).toBe("gpu");
+  expect(both.place(testNeed()).choice?.host).toBe("gpu");
+});
+
 const testNeedAllocation = {
   cores: 0,
   memoryBytes: 0,

@@ -54,9 +54,21 @@ export const createRound = (
     .sort((a, b) => (a.host.name < b.host.name ? -1 : 1));
   const indexOf = new Map(places.map((p, at) => [p.host.id, at]));
   const { waiting = [], ...known } = facts;
-  let gpuNeeds = waiting.filter(wantsGpu).length;
-  const isMixed = places.some(({ host }) => hasWorkingGpu(host));
-  let fleet: FleetFacts = { ...fleetFacts(candidates), gpuWorkWaits: gpuNeeds > 0, ...known };
+  const gpuPlaces = places.filter(({ host }) => hasWorkingGpu(host));
+  const isMixed = gpuPlaces.length > 0;
+  let fleet: FleetFacts = { ...fleetFacts(candidates), ...known };
+  /** By shape: whether a GPU host could take it if nothing ran there. Hosts kept free for other work would be idle for ever. */
+  const servable = new Map<string, boolean>();
+  const countsAsGpuNeed = (need: Need): boolean => {
+    if (!wantsGpu(need)) return false;
+    const key = need.shape || shapeOf(need.kind, need.spec);
+    const isServable =
+      servable.get(key) ?? gpuPlaces.some(({ host }) => refusalOf(need, { host, held: [] }, fleet) === undefined);
+    servable.set(key, isServable);
+    return isServable;
+  };
+  let gpuNeeds = waiting.filter(countsAsGpuNeed).length;
+  fleet = { ...fleet, gpuWorkWaits: gpuNeeds > 0, ...known };
   const shapes = new Map<string, Shape>();
   let changes = 0;
 
@@ -144,7 +156,7 @@ export const createRound = (
       const choice: Choice = { hostId: p.host.id, host: p.host.name, allocation: allocate(need, p) };
       p.held.push(choice.allocation);
       touch(at);
-      if (wantsGpu(need) && gpuNeeds > 0) countGpuNeed(-1);
+      if (gpuNeeds > 0 && countsAsGpuNeed(need)) countGpuNeed(-1);
       return { choice, verdicts };
     },
     undo: (choice) => {

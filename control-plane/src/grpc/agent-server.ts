@@ -52,6 +52,8 @@ export type GrpcEdge = Lifetime & {
   enrolAddress(): string;
   /** Asks every host to go to another replica, each after a random part of this. Answers how many were asked. */
   moveAll(withinMs: number): number;
+  /** Every host says hello again, here or at another replica: the store has closed its session. */
+  recall(withinMs: number): Promise<void>;
   /** Asks a random part (0..1) of the hosts to go. */
   shed(fraction: number): number;
   levels(): EdgeLevels;
@@ -203,6 +205,7 @@ export const createGrpcEdge = (options: GrpcEdgeOptions): GrpcEdge => {
       for (const part of rhythms) await part.start();
     },
     moveAll: departure.moveAll,
+    recall: departure.recall,
     shed: departure.shed,
     levels: () => {
       let [waitingMessages, waitingBytes] = [0, 0];

@@ -45,6 +45,24 @@ describe("leaving", () => {
     expect(wire.edge.operations.callsOf("closeSession")).toHaveLength(2);
   });
 
+  test("a replica that was taken for gone ends the streams of hosts that stay or know no Move, and only those", async () => {
+    const stay = rawStream(wire.client);
+    await stay.ack;
+    const enrol = (name: string) => rawEnrol(wire.edge, wire.edge.operations.issueToken(), { name });
+    const old = rawStream(wire.connect(await enrol("beta")), hello({ protocolMin: 1, protocolMax: 1 }));
+    await old.ack;
+    const late = await enrol("gamma");
+    const recalled = wire.edge.edge.recall(50);
+    await until("it is asked to move", () => of(stay, "move").length === 1);
+    const fresh = rawStream(wire.connect(late));
+    await fresh.ack;
+    expect(codeOf(await stay.ended)).toBe("14 unavailable");
+    expect(codeOf(await old.ended)).toBe("14 unavailable");
+    await recalled;
+    beat(fresh, 1n, []);
+    await until("the new one goes on", () => of(fresh, "heartbeatAck").length === 1);
+  });
+
   test("a part of the hosts is shed, none of them twice, and those get no offers any more", async () => {
     const streams = [rawStream(wire.client)];
     for (const name of ["b", "c", "d"]) {

@@ -145,24 +145,6 @@ export const restartLeases = async (tx: Tx, leaseMs: number): Promise<number> =>
     )
   ).rowCount;
 
-export type Overdue = {
-  readonly id: string;
-  readonly fence: bigint;
-  readonly hostId: string;
-  readonly outcome: "expired" | "lost";
-};
-const overdueOutcome = `case when state = 'offered' then 'expired' else 'lost' end`;
-const isOverdue = `state <> 'ended' and lease_until < clock_timestamp()
-  and (state = 'offered' or lease_until < clock_timestamp() - make_interval(secs => $1::float8 / 1000))`;
-/** Offers past their time, and leases past their time and the grace. Served by the partial index on lease_until. */
-export const overdueAttempts = async (tx: Tx, graceMs: number, limit: number): Promise<Overdue[]> =>
-  (
-    await tx.query<Overdue>(
-      `select id, fence, host_id as "hostId", ${overdueOutcome} as outcome from attempts where ${isOverdue} order by lease_until limit $2`,
-      [graceMs, limit],
-    )
-  ).rows;
-
 export type OfferRow = {
   readonly hostId: string;
   readonly epoch: bigint;

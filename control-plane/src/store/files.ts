@@ -10,7 +10,7 @@ export type NamedArtifact = {
   readonly mediaType: string;
 };
 
-/** Records that the store holds these bytes. */
+/** Records that the store holds these bytes. Holds the rows that are there already, so that retention does not take one away now. */
 export const recordArtifacts = async (
   tx: Tx,
   artifacts: readonly { readonly sha256: string; readonly sizeBytes: number }[],
@@ -18,7 +18,7 @@ export const recordArtifacts = async (
   if (artifacts.length === 0) return;
   await tx.query(
     `insert into artifacts (sha256, size_bytes) select * from unnest($1::text[], $2::bigint[]) as a(sha256, size_bytes)
-     group by 1, 2 order by 1 on conflict (sha256) do nothing`,
+     group by 1, 2 order by 1 on conflict (sha256) do update set size_bytes = excluded.size_bytes where false`,
     [artifacts.map((a) => a.sha256), artifacts.map((a) => a.sizeBytes)],
   );
 };

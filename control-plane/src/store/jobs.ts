@@ -159,7 +159,7 @@ export const markMissedDeadlines = async (tx: Tx, limit: number): Promise<Missed
   (
     await tx.query<MissedJob>(
       `update jobs set deadline_missed_at = clock_timestamp() where id in (
-         select id from jobs where deadline_missed_at is null and state in ('queued', 'processing') and deadline_at <= clock_timestamp()
+         select id from jobs where deadline_missed_at is null and state in ('queued', 'processing') and deadline_at <= (select clock_timestamp())
          order by deadline_at limit $1 for no key update skip locked)
        returning id, deadline_at as "deadlineAt", on_deadline as "onDeadline"`,
       [limit],

@@ -9,7 +9,7 @@ export type Overdue = {
   readonly outcome: "expired" | "lost";
 };
 
-/** Offers past their time, and leases past their time and the grace. Served by the partial index on lease_until. */
+/** Offers past their time, and leases past their time and the grace. Live attempts are few: they are found by their host. */
 export const overdueLeases = async (
   tx: Tx,
   r: {

@@ -159,7 +159,7 @@ export const wakeStages = async (tx: Tx, limit: number): Promise<{ jobId: string
   (
     await tx.query<{ jobId: string; name: string }>(
       `update stages set state = 'ready' where id in (
-         select id from stages where state = 'waiting' and run_at <= clock_timestamp() order by run_at limit $1 for no key update skip locked)
+         select id from stages where state = 'waiting' and run_at <= (select clock_timestamp()) order by run_at limit $1 for no key update skip locked)
        and state = any($2::text[]) returning job_id as "jobId", name`,
       [limit, sourcesOf("wake")],
     )

@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaultTimings, type Timings } from "@renderplane/proto/kernel/limits.ts";
 import { silentLogger } from "@renderplane/proto/kernel/process/logger.ts";
-import { ulid } from "ulid";
 import { createAddressSigner } from "../artifacts/address-signer.ts";
 import { openArtifactFolder } from "../artifacts/folder.ts";
 import { createMemoryBus } from "../bus/memory.ts";
@@ -13,6 +12,7 @@ import { type Pipeline, parsePipeline } from "../domain/pipeline.ts";
 import type { InventoryRecord, JobDetail, JsonObject } from "../domain/records.ts";
 import { openAuthority } from "../identity/authority.ts";
 import { loadPipelines, loadPrices } from "../load-data.ts";
+import { createIds } from "../new-id.ts";
 import { acceptOffer } from "../operations/accept-offer.ts";
 import type { Context } from "../operations/context.ts";
 import { type Finish, finishAttempt } from "../operations/finish-attempt.ts";
@@ -94,7 +94,7 @@ export const openEngine = async (
     authority: (await openAuthority(undefined)).authority,
     replica: "main",
     log: silentLogger(),
-    newId: (prefix) => `${prefix}_${ulid()}`,
+    newId: createIds(),
     settings: {
       queueDepth: 100,
       costLimits: { warning: 2_500_000n, critical: 2_800_000n, halt: 3_000_000n },

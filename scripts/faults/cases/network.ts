@@ -11,13 +11,15 @@ import { pastSince } from "../wait.ts";
 const outcomeOf = async (bed: Bed, job: string, id: string) =>
   (await bed.attempts(job)).find((each) => each.id === id)?.outcome;
 
-/** Alpha behind a proxy with work on it, then beta beside it. */
+/** Alpha behind a proxy with work on it, beta idle beside it. Beta is held back until the work has begun, so that it begins on alpha. */
 const behindProxy = async (bed: Bed, pipeline: string) => {
   const proxy = await bed.proxy();
   await bed.fleet.startControlPlane("control-plane", { RENDERPLANE_AGENT_ADDRESS: proxy.address });
   await bed.startAgent("alpha", { proxy });
-  const work = await bed.begin(pipeline);
   await bed.startAgent("beta", { env: { RENDERPLANE_SESSION_ADDRESS: bed.fleet.replicas[0]?.agentAddress } });
+  await bed.fleet.api("POST", "/api/v1/hosts/beta/cordon", {});
+  const work = await bed.begin(pipeline);
+  await bed.fleet.api("POST", "/api/v1/hosts/beta/uncordon", {});
   return { proxy, ...work };
 };
 
