@@ -44,6 +44,26 @@ test("what a replica named is tried after the settings, also by the next start o
   expect(open(["a:1"]).count()).toBe(1);
 });
 
+test("a replica that is not named any more is kept behind those that are: it may be the only one that is up next", () => {
+  const book = open(["a:1"]);
+  book.remember(["r1:7443", "r2:7443"]);
+  book.remember(["r1:7443"]);
+  expect(open(["a:1"]).count()).toBe(3);
+  const tried = [0, 1, 2].map(() => {
+    const address = book.next();
+    book.failed(address);
+    return address;
+  });
+  expect(tried.sort()).toEqual(["a:1", "r1:7443", "r2:7443"]);
+});
+
+test("of many names the newest are kept", () => {
+  const book = open(["a:1"]);
+  for (let i = 0; i < 40; i++) book.remember([`r${i}:1`]);
+  expect(book.count()).toBe(17);
+  expect(book.otherThan("a:1", "")).toMatch(/^r(2[4-9]|3\d):1$/);
+});
+
 test("to move means somewhere else: the wished one or any other, or nowhere", () => {
   const book = open(["a:1", "b:1"]);
   expect(book.otherThan("a:1", "z:9")).toBe("z:9");

@@ -55,8 +55,9 @@ export const createAddressBook = (options: {
       return anyOf(all().filter((other) => other !== address));
     },
     remember: (addresses) => {
-      const named = addresses.filter(isAddress).slice(0, maxHints);
-      if (named.length === 0 || named.join() === hints.join()) return;
+      // A replica that is down now may be the only one that is up next: it is named no more, and kept behind those that are.
+      const named = [...new Set([...addresses.filter(isAddress), ...hints])].slice(0, maxHints);
+      if (named.join() === hints.join()) return;
       hints = named;
       try {
         mkdirSync(options.dir, { recursive: true, mode: 0o700 });

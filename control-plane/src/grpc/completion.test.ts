@@ -79,3 +79,19 @@ test("a health record whose text is cut inside a character does not stop the oth
   ]);
   expect(seen).toEqual(new Set([host.hostId, other.hostId]));
 });
+
+test("an agent that says it drains gets no offers until it says otherwise", async () => {
+  const own = await openEngine();
+  const drained = await own.host("a");
+  const health = { ...Health.decode(new Uint8Array()), scratchFreeBytes: 2n ** 36n, unacknowledgedEnds: 3 };
+  const says = (isDraining: boolean) =>
+    recordHealth(own.ctx, [{ ...drained, health: healthRecord({ ...health, isDraining }) }]);
+  await own.submit();
+  await says(true);
+  expect(await own.offers(drained)).toEqual([]);
+  const [row] = await own.sql<{ health: object }>(`select health from hosts`);
+  expect(row?.health).toMatchObject({ is_draining: true, unacknowledged_ends: 3 });
+  await says(false);
+  expect(await own.offers(drained)).toHaveLength(1);
+  await own.close();
+});

@@ -131,6 +131,8 @@ export const healthRecord = (health: Health): JsonObject => ({
   scratch_free_bytes: bytes(health.scratchFreeBytes),
   agent_rss_bytes: bytes(health.agentRssBytes),
   load_average: finite(health.loadAverage),
+  unacknowledged_ends: finite(health.unacknowledgedEnds),
+  is_draining: health.isDraining,
   gpus: health.gpus.slice(0, maxGpus).map((gpu) => ({
     uuid: cleanText(gpu.uuid),
     used: finite(gpu.used),

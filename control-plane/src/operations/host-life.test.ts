@@ -8,11 +8,13 @@ import { countHeld, findHost, listHosts } from "../store/hosts.ts";
 import { certificateRefusal } from "../store/identities.ts";
 import { type Engine, inventory, openEngine } from "../testing/engine.ts";
 import { brokenInvariants } from "../testing/invariants.ts";
+import { behindGates } from "../testing/statement-gates.ts";
 import { checkCertificate } from "./check-certificate.ts";
 import { closeSession } from "./close-session.ts";
 import { enrolHost } from "./enrol-host.ts";
 import { issueJoinToken } from "./issue-join-token.ts";
 import { openSession } from "./open-session.ts";
+import { placeStages } from "./place-stages.ts";
 import { removeHost } from "./remove-host.ts";
 import { recordHealth } from "./renew-leases.ts";
 import { revokeCertificate } from "./revoke-certificate.ts";
@@ -136,6 +138,40 @@ describe("what people want of a host", () => {
     // A drain that is asked for again is told again: another person waits for it.
     expect(await watchHosts(engine.ctx)).toBe(1);
     expect((await findHost(engine.ctx.db.direct, "a"))?.drainUntil).toBeNull();
+  });
+
+  test("a drain is not done while a placement that saw the host open may still give it something", async () => {
+    const h = await engine.host("a");
+    await engine.submit();
+    let [atCommit, letGo] = [() => {}, () => {}];
+    const isAtCommit = new Promise<void>((resolve) => {
+      atCommit = resolve;
+    });
+    const mayGo = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const held = behindGates(engine.ctx.db, {
+      before: async (gate) => {
+        if (gate !== "commit") return;
+        atCommit();
+        await mayGo;
+      },
+      after: () => {},
+      committed: () => {},
+    });
+    const placing = placeStages({ ...engine.ctx, db: held });
+    await isAtCommit;
+    await act("a", "drain");
+    const watching = watchHosts(engine.ctx);
+    await Promise.race([watching, new Promise((resolve) => setTimeout(resolve, 300))]);
+    letGo();
+    await Promise.all([placing, watching]);
+    expect(await events("host.drained")).toEqual([]);
+    const [offer] = await engine.offers(h);
+    if (!offer) throw new Error("nothing was offered");
+    await engine.finish(h.hostId, offer, { outcome: "refused" });
+    await watchHosts(engine.ctx);
+    expect(await events("host.drained")).toHaveLength(1);
   });
 
   test("quarantine is left by a release only, and an unknown host is named", async () => {

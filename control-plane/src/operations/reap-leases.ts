@@ -91,18 +91,23 @@ const finishOf = ({ id, fence, outcome }: Overdue): Finish => ({
 });
 
 /** Every running lease gets its whole time again. */
-export const restartCountdown = async (ctx: Context): Promise<void> => {
-  const leases = await ctx.db.transaction((tx) => restartLeases(tx, ctx.timings.leaseMs));
+export const restartCountdown = async (ctx: Context): Promise<void> =>
+  tellRestart(ctx, await ctx.db.transaction((tx) => restartLeases(tx, ctx.timings.leaseMs)));
+const tellRestart = (ctx: Context, leases: number): void => {
   if (leases > 0) ctx.log.warn({ leases }, "leases restarted their countdown");
 };
 
 /**
  * Notes a turn of the reaper, whoever leads it. After a pause longer than a lease (the database or every replica was away) nobody
- * could have heard a renewal, and every countdown starts again; a change of the leader is shorter and postpones nothing.
+ * could have heard a renewal, and every countdown starts again; a change of the leader is shorter and postpones nothing. One
+ * transaction: a pause that is noted and not acted upon would never be seen again.
  */
 export const beatReaper = async (ctx: Context): Promise<Pulse> => {
   const { heartbeatMs, leaseMs } = ctx.timings;
-  const pulse = await ctx.db.transaction((tx) => beatPulse(tx, "reaper", heartbeatMs * deafBeats));
-  if (pulse.pauseMs > leaseMs) await restartCountdown(ctx);
+  const { pulse, leases } = await ctx.db.transaction(async (tx) => {
+    const noted = await beatPulse(tx, "reaper", heartbeatMs * deafBeats);
+    return { pulse: noted, leases: noted.pauseMs > leaseMs ? await restartLeases(tx, leaseMs) : 0 };
+  });
+  tellRestart(ctx, leases);
   return pulse;
 };

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { createReaper } from "../loops/reaper.ts";
 import { type Engine, openEngine } from "../testing/engine.ts";
 import { brokenInvariants } from "../testing/invariants.ts";
+import { behindGates } from "../testing/statement-gates.ts";
 import { judgeValves, openValve } from "./judge-valves.ts";
 import { beatReaper, reapLeases } from "./reap-leases.ts";
 import { recordHealth } from "./renew-leases.ts";
@@ -113,6 +114,24 @@ describe("an outage of ours", () => {
     await reaper.stop();
     expect(await due()).toEqual([]);
     expect(await lost()).toBe(0);
+  });
+
+  test("is still known when the turn that noticed it dies before the countdowns start again", async () => {
+    const hosts = await running(1);
+    await beatReaper(engine.ctx);
+    await silent(hosts, 13);
+    await engine.sql(`update pulses set at = clock_timestamp() - interval '1 hour'`);
+    let statements = 0;
+    const dying = behindGates(engine.ctx.db, {
+      before: (gate) => {
+        if (gate === "statement" && ++statements === 2) throw new Error("the process died");
+      },
+      after: () => {},
+      committed: () => {},
+    });
+    await expect(beatReaper({ ...engine.ctx, db: dying })).rejects.toThrow("the process died");
+    await beatReaper(engine.ctx);
+    expect(await engine.sql(`select 1 from attempts where lease_until < clock_timestamp()`)).toEqual([]);
   });
 
   test("does not look like a pool that fell silent", async () => {

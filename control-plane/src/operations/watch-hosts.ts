@@ -2,7 +2,8 @@
 // episode, in the transaction that notes it as told. After an outage of ours silence is not told at once: we could not have heard.
 import { presenceEvent, presenceOf } from "../domain/presence.ts";
 import { appendEvents, type NewEvent } from "../store/events.ts";
-import { endDrains, hostsToGiveBack, hostsToTell, noteTold } from "../store/host-watch.ts";
+import { drainsAreOver, endDrains, hostsToGiveBack, hostsToTell, noteTold } from "../store/host-watch.ts";
+import { lockPlacement } from "../store/placement.ts";
 import { beatPulse } from "../store/valves.ts";
 import type { Context } from "./context.ts";
 
@@ -29,14 +30,28 @@ export const watchHosts = async (ctx: Context): Promise<number> => {
         const body = { name, pool, silent_seconds: Math.round((silentMs ?? 0) / 100) / 10 };
         return { type, hostId: id, body };
       });
-    const drained = (await endDrains(tx)).map(
-      ({ id, name }): NewEvent => ({ type: "host.drained", hostId: id, body: { name } }),
-    );
-    await appendEvents(tx, [...told, ...drained]);
-    return [...told, ...drained];
+    await appendEvents(tx, told);
+    return told;
   });
+  events.push(...(await tellDrained(ctx)));
   for (const { type, hostId } of events) ctx.log[type === "host.suspect" ? "warn" : "info"]({ host: hostId }, type);
   if (events.length > 0) ctx.bus.ring("events");
   for (const host of await hostsToGiveBack(ctx.db.direct)) ctx.bus.ring(`host:${host}`);
   return events.length;
+};
+
+/**
+ * Drains that are done. A placement that read the host while it was open may still write an offer for it, and a person who reads
+ * "drained" turns the host off: so no placement is in work while this is decided, and those that follow know of the drain.
+ */
+const tellDrained = async (ctx: Context): Promise<readonly NewEvent[]> => {
+  if (!(await drainsAreOver(ctx.db.direct))) return [];
+  return ctx.db.transaction(async (tx) => {
+    await lockPlacement(tx);
+    const drained = (await endDrains(tx)).map(
+      ({ id, name }): NewEvent => ({ type: "host.drained", hostId: id, body: { name } }),
+    );
+    await appendEvents(tx, drained);
+    return drained;
+  });
 };

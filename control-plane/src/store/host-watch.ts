@@ -42,14 +42,18 @@ export const noteTold = async (
   return new Set(rows.map((row) => row.id));
 };
 
-/** Draining hosts that hold nothing any more, once each. */
+const isDrained = `intent = 'draining' and drained_at is null
+  and not exists (select 1 from attempts a where a.host_id = h.id and a.state <> 'ended')`;
+/** Some draining host may hold nothing any more; endDrains decides it. */
+export const drainsAreOver = async (tx: Tx): Promise<boolean> =>
+  (await tx.query(`select 1 from hosts h where ${isDrained} limit 1`)).rowCount > 0;
+
+/** Draining hosts that hold nothing any more, once each. The caller holds the lock of placement. */
 export const endDrains = async (tx: Tx): Promise<{ id: string; name: string }[]> =>
   (
     await tx.query<{ id: string; name: string }>(
       `with done as materialized (
-         select id from hosts h where intent = 'draining' and drained_at is null
-           and not exists (select 1 from attempts a where a.host_id = h.id and a.state <> 'ended')
-         for no key update skip locked)
+         select id from hosts h where ${isDrained} for no key update skip locked)
        update hosts h set drained_at = clock_timestamp() from done
        where h.id = done.id and h.intent = 'draining' and h.drained_at is null returning h.id, h.name`,
     )

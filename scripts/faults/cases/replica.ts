@@ -33,12 +33,11 @@ export const replicaCases: readonly FaultCase[] = [
       let recoverMs = 0;
       for (let round = 0; round < 4; round++) {
         const leader = (await leaderOf(bed, "placer")) ?? "control-plane";
-        const burst = bed.submit("drill-0", 12).catch(() => {});
+        const burst = arrive(bed, 12);
         // Into the burst: between a claim and its commit, or between that and the offer, as it happens.
         await until("a part of the burst is placed", pastSince(20 + round * 35));
         const began = performance.now();
         await bed.kill9(leader);
-        // A client whose request was cut off does not know whether the job exists; those count only when they do.
         await burst;
         await bed.settled();
         recoverMs = Math.max(recoverMs, performance.now() - began);
@@ -194,6 +193,11 @@ export const replicaCases: readonly FaultCase[] = [
     },
   },
 ];
+
+/** One after the other. A client whose request was cut off does not know whether its job exists: it goes on with the next. */
+const arrive = async (bed: Bed, count: number): Promise<void> => {
+  for (let n = 0; n < count; n++) await bed.submit("drill-0").catch(() => {});
+};
 
 const leaderNow = async (bed: Bed, loop: string): Promise<string> => {
   await until(`somebody leads ${loop}`, async () => (await leaderOf(bed, loop)) !== undefined, 20_000, 50);
