@@ -78,6 +78,14 @@ describe("createProgressReader", () => {
     );
   });
 
+  test("two readings at almost the same moment, or a time of four hundred digits, are no speed", () => {
+    const reader = createProgressReader(1_000);
+    reader.push("out_time_us=1\nprogress=continue\n", 0);
+    const close = reader.push("out_time_us=999999\nprogress=continue\n", 5e-324);
+    const long = reader.push(`out_time_us=${"9".repeat(400)}\nprogress=continue\n`, 500);
+    expect([close?.speed, Number.isFinite(long?.speed), long?.fraction]).toEqual([0, true, 0.999999]);
+  });
+
   test("property: arbitrary text never throws and never leaves the bounds", () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.string(), fc.double({ noNaN: true, min: 0, max: 1e9 }))), (pieces) => {

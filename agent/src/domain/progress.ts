@@ -16,6 +16,10 @@ export const statsPeriodMs = 500;
 const smoothingMs = 10_000;
 /** A line of -progress has under 60 characters; a longer one is no progress line, and its text is dropped. */
 const maxLineLength = 4096;
+/** Readings closer than this say nothing about speed; the quotient of two tiny numbers is any number. */
+const leastElapsedMs = 1;
+/** 31 years of output in microseconds; more digits are no time. */
+const timePattern = /^-?\d{1,15}$/;
 
 /**
  * `push` takes any piece of the progress file, cut anywhere, and answers when it completed at least one block.
@@ -38,7 +42,7 @@ export const createProgressReader = (
     const value = line.slice(cut + 1).trim();
     const key = line.slice(0, cut).trim();
     // Microseconds; out_time_ms is microseconds as well in every version. N/A at the start, negative after a seek past the end.
-    if (key === "out_time_us") pendingMs = /^-?\d+$/.test(value) ? Math.max(0, Number(value) / 1000) : undefined;
+    if (key === "out_time_us") pendingMs = timePattern.test(value) ? Math.max(0, Number(value) / 1000) : undefined;
     return key === "progress";
   };
 
@@ -47,12 +51,12 @@ export const createProgressReader = (
     pendingMs = undefined;
     if (totalMs !== undefined && totalMs > 0) fraction = Math.max(fraction, Math.min(1, outMs / totalMs));
     const elapsed = last === undefined ? 0 : atMs - last.atMs;
-    if (last !== undefined && elapsed > 0) {
+    if (last !== undefined && elapsed >= leastElapsedMs) {
       const sample = (outMs - last.outMs) / elapsed;
       const weight = 1 - Math.exp(-elapsed / smoothingMs);
       speed = speed === undefined ? sample : speed + weight * (sample - speed);
     }
-    if (last === undefined || elapsed > 0) last = { outMs, atMs };
+    if (last === undefined || elapsed >= leastElapsedMs) last = { outMs, atMs };
   };
 
   return {
