@@ -2,8 +2,8 @@
 // An agent that crashes again and again brings a new instance every time; an instance that comes back after another one had the
 // session is two agents taking turns. A few of those within a short time are a copy, one alone may be two answers that crossed.
 
-/** Twelve heartbeats: one minute at the default. */
-export const copyWindowBeats = 12;
+/** How soon two agents take turns follows from how they reconnect (up to 15 s apart), not from the heartbeat. */
+export const copyWindowMs = 60_000;
 /** So many returns within the window; two agents reach it with their fifth session. */
 export const copyReturns = 3;
 

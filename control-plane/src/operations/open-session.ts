@@ -3,7 +3,7 @@
 // costs one round trip, so that a herd that comes back is not the database's load.
 import { RenderplaneError } from "@renderplane/proto/kernel/errors.ts";
 import { oldestProtocol, protocolVersion } from "@renderplane/proto/kernel/limits.ts";
-import { copyWindowBeats, isCopied, returnsOf } from "../domain/identity.ts";
+import { copyWindowMs, isCopied, returnsOf } from "../domain/identity.ts";
 import { type Held, type HeldVerdict, judgeHeld } from "../domain/lease.ts";
 import type { InventoryRecord } from "../domain/records.ts";
 import { renewAttempts } from "../store/attempts.ts";
@@ -38,7 +38,7 @@ export const openSession = async (
   const opened = await openHostSession(ctx.db.direct, {
     ...r,
     replica: ctx.replica,
-    windowMs: ctx.timings.heartbeatMs * copyWindowBeats,
+    windowMs: copyWindowMs,
     heldIds: r.attempts.map((held) => held.attemptId),
   });
   const { epoch } = opened;

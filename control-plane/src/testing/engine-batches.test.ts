@@ -1,9 +1,10 @@
 // Many at once: ends, accepts and placements in one transaction do what they would do one by one, with as many statements as one.
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { acceptOffers } from "../operations/accept-offer.ts";
 import { cancelJob } from "../operations/cancel-job.ts";
 import { type Finish, finishAttempts } from "../operations/finish-attempt.ts";
 import { placeStages } from "../operations/place-stages.ts";
+import { relayEvents } from "../operations/relay-events.ts";
 import { type OfferRecord, takeOffersOf } from "../operations/take-offers.ts";
 import type { Database } from "../store/database.ts";
 import { type Engine, openEngine } from "./engine.ts";
@@ -154,6 +155,40 @@ test("one of two siblings fails for good while the other succeeds in the same ba
     `select count(*)::int as n from events where job_id = '${id}' and is_terminal`,
   );
   expect(terminal?.n).toBe(1);
+});
+
+test("[S143] jobs that end together each write what they cost and how long they took, and announce it once", async () => {
+  const { h, jobs, offers } = await crowd();
+  await accept(h, offers);
+  await finishAttempts(
+    engine.ctx,
+    offers.map((o) => end(h.hostId, o)),
+  );
+  const last = await engine.offers(h);
+  await accept(h, last);
+  const usage = [{ service: "openai", provider: "openai", unit: "token", quantity: 100_000 }];
+  await engine.sql(`update jobs set started_at = started_at - interval '90 seconds'`);
+  await finishAttempts(
+    engine.ctx,
+    last.map((o) => end(h.hostId, o, { usage })),
+  );
+  const heard: { video_id: string; cost: number; metadata: { processing_time: number; stages: object } }[] = [];
+  await engine.ctx.bus.subscribe("pipeline:video.completed", (message) => void heard.push(message as never));
+  while ((await relayEvents(engine.ctx)).length > 0);
+  await vi.waitFor(() => expect(heard.length).toBe(jobs.length));
+  const rows = await engine.sql<{ id: string; status: string; cost: string; seconds: string }>(
+    `select id, status, actual_cost as cost, processing_time_seconds as seconds from video_queue order by id`,
+  );
+  expect(rows.map((row) => row.id)).toEqual([...jobs].sort());
+  for (const row of rows) {
+    const message = heard.filter((m) => m.video_id === row.id);
+    expect(message.length).toBe(1);
+    expect([row.status, message[0]?.cost]).toEqual(["completed", Number(row.cost)]);
+    expect(Number(row.cost)).toBeGreaterThan(0.1);
+    expect(Number(row.seconds)).toBeGreaterThan(90);
+    expect(message[0]?.metadata.processing_time).toBeCloseTo(Number(row.seconds), 2);
+    expect(Object.keys(message[0]?.metadata.stages ?? {})).toEqual(["first", "second"]);
+  }
 });
 
 test("accepts of an old session, of another host and of a cancelled job are refused beside good ones", async () => {
