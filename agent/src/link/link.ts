@@ -196,7 +196,8 @@ export const createLink = (options: LinkOptions): Link => {
       line = undefined;
       if (stopped.signal.aborted || identity !== asWho) continue;
       const { end } = event;
-      if (!end.wasOpen) book.failed(address);
+      // Also after a session that was open: a replica that froze still takes connections, and dialling it again costs another time limit.
+      if (end.error) book.failed(address);
       const isBlind = !end.wasOpen && end.error?.code === "unavailable" && end.error.retryAfterMs === undefined;
       const error = isBlind ? await diagnose(address, asWho, dir) : end.error;
       if (error) tell(error);
