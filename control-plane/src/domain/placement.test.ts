@@ -1,6 +1,6 @@
 // Where a stage may run: each filter by its reason, each scorer by what it prefers, and the rules that follow from several of them.
 import { describe, expect, test } from "vitest";
-import { hourlyPrices } from "./host-class.ts";
+import { hourlyPrices } from "./host-price.ts";
 import { type Candidate, type FleetFacts, fleetFacts, judge, type Need, place, waitingReason } from "./placement.ts";
 import { testHost as host, testNeed as need, testGpu } from "./testing-fleet.ts";
 

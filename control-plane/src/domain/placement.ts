@@ -3,7 +3,7 @@
 // Many stages at once are placed by a round (placement-round.ts), from these same tables. Pure: facts of the moment come in.
 import { maxAttemptsPerHost } from "@renderplane/proto/kernel/limits.ts";
 import { formatDuration } from "@renderplane/proto/kernel/units.ts";
-import { costPerHour } from "./host-class.ts";
+import { costPerHour } from "./host-price.ts";
 import type { AllocationRecord, HostRow, StageSpec } from "./records.ts";
 import { freeOf, gpuFor, hasWorkingGpu, isPatient } from "./room.ts";
 

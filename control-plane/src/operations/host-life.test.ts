@@ -5,7 +5,7 @@ import { presenceOf } from "../domain/presence.ts";
 import { makeRequest } from "../identity/testing.ts";
 import type { Tx } from "../store/database.ts";
 import { countHeld, findHost, listHosts } from "../store/hosts.ts";
-import { certificateRefusal } from "../store/identities.ts";
+import { readStanding, refusalOf } from "../store/identities.ts";
 import { type Engine, inventory, openEngine } from "../testing/engine.ts";
 import { brokenInvariants } from "../testing/invariants.ts";
 import { behindGates } from "../testing/statement-gates.ts";
@@ -194,7 +194,7 @@ describe("revocation", () => {
     engine.ctx.bus.on(`host:${h.hostId}`, () => void rung.push("bell"));
     await act("a", "revoke");
     await expect.poll(() => rung).toEqual(["bell"]);
-    expect(await certificateRefusal(engine.ctx.db.direct, serial, h.hostId)).toContain("revoked");
+    expect(refusalOf(await readStanding(engine.ctx.db.direct, serial, h.hostId))).toContain("revoked");
     expect(await recordHealth(engine.ctx, [{ ...h, health: {} }])).toEqual(new Set());
     expect(await engine.accept(h, offer)).toBe(false);
     await expect(checkCertificate(engine.ctx, { hostId: h.hostId, serial })).rejects.toMatchObject({

@@ -55,7 +55,7 @@ export type JobSheet = {
   start(jobId: string): void;
   /** After its stages moved: stops what must not go on after a failure, and ends the job when nothing is live any more. */
   advance(jobId: string): void;
-  /** Jobs that ended a sibling of theirs must stop: their hosts' bells ring after the commit. */
+  /** Jobs of which a sibling must stop: the bells of their hosts ring after the commit. */
   readonly stopping: ReadonlySet<string>;
   write(): Promise<void>;
 };

@@ -3,7 +3,7 @@
 import { type FailureClass, factsOf } from "@renderplane/proto/kernel/failure.ts";
 import { admitHold } from "../domain/budget.ts";
 import { type ClosedGates, type GateStage, providerRule } from "../domain/gates.ts";
-import { hourlyPrices } from "../domain/host-class.ts";
+import { hourlyPrices } from "../domain/host-price.ts";
 import { type Choice, type Need, waitingReason } from "../domain/placement.ts";
 import { createRound } from "../domain/placement-round.ts";
 import type { FailureRecord, JsonObject, StageRow } from "../domain/records.ts";

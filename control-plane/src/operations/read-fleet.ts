@@ -1,7 +1,7 @@
 // The fleet as placement sees it at this moment: every host with what it holds, and the facts that are true for all of them. For
 // those who only look (explain, estimates); the placer reads the same inside its transaction.
 
-import { hourlyPrices } from "../domain/host-class.ts";
+import { hourlyPrices } from "../domain/host-price.ts";
 import { type Candidate, type FleetFacts, fleetFacts } from "../domain/placement.ts";
 import type { Tx } from "../store/database.ts";
 import { listHosts, liveAllocations } from "../store/hosts.ts";

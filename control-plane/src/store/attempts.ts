@@ -47,15 +47,8 @@ export const insertAttempts = async (tx: Tx, attempts: readonly NewAttempt[], of
 export const readAttempt = async (tx: Tx, id: string): Promise<AttemptRow | undefined> =>
   (await tx.query<AttemptRow>(`select ${columns} from attempts where id = $1`, [id])).rows[0];
 
-export const readAttempts = async (tx: Tx, ids: readonly string[]): Promise<AttemptRow[]> =>
-  (await tx.query<AttemptRow>(`select ${columns} from attempts where id = any($1::text[])`, [ids])).rows;
-
 export const listAttempts = async (tx: Tx, jobId: string): Promise<AttemptRow[]> =>
   (await tx.query<AttemptRow>(`select ${columns} from attempts where job_id = $1 order by stage_id, number`, [jobId]))
-    .rows;
-
-export const liveAttemptsOf = async (tx: Tx, hostId: string): Promise<AttemptRow[]> =>
-  (await tx.query<AttemptRow>(`select ${columns} from attempts where host_id = $1 and state <> 'ended'`, [hostId]))
     .rows;
 
 /** What an accept is judged by. `epoch` is the host's newest; null when the host was revoked. */

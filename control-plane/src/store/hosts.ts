@@ -23,17 +23,6 @@ export const insertHost = async (
 export const listHosts = async (tx: Tx): Promise<HostRow[]> =>
   (await tx.query<HostRow>(`select ${columns} from hosts where intent <> 'revoked' order by name`)).rows;
 
-export const readHost = async (tx: Tx, id: string): Promise<HostRow | undefined> =>
-  (await tx.query<HostRow>(`select ${columns} from hosts where id = $1`, [id])).rows[0];
-
-export const isCurrentEpoch = async (tx: Tx, hostId: string, epoch: bigint): Promise<boolean> =>
-  (
-    await tx.query(`select 1 from hosts where id = $1 and epoch = $2 and intent <> 'revoked' and copied_at is null`, [
-      hostId,
-      epoch,
-    ])
-  ).rowCount > 0;
-
 /**
  * One statement a replica, whatever the number of its hosts. Answers the hosts whose epoch is still the one that reported. Locks them in
  * the order of their ids, like everything else that holds several; no indexed column changes, so that the update stays on its page.

@@ -97,12 +97,9 @@ const refusals: { readonly [S in Exclude<Standing, "good">]: string } = {
   superseded: "it was replaced, and the new one is in use: it was copied",
   expired: "it has expired",
 };
+/** Why a certificate may not open a session; undefined when it may. */
 export const refusalOf = (standing: Standing): string | undefined =>
   standing === "good" ? undefined : refusals[standing];
-
-/** Why a certificate may not open a session; undefined when it may. */
-export const certificateRefusal = async (tx: Tx, serial: string, hostId: string): Promise<string | undefined> =>
-  refusalOf(await readStanding(tx, serial, hostId));
 
 /** Older certificates of the host are replaced by a new one. */
 export const supersedeCertificates = async (tx: Tx, hostId: string, except: string): Promise<void> => {

@@ -2,7 +2,7 @@
 import type { JobState } from "@renderplane/proto/kernel/stage-state.ts";
 import type { Micros } from "@renderplane/proto/kernel/units.ts";
 import { exactPlaces } from "../domain/queue-order.ts";
-import type { Complexity, FailureRecord, JobRow, JsonObject } from "../domain/records.ts";
+import type { Complexity, JobRow, JsonObject } from "../domain/records.ts";
 import type { Tx } from "./database.ts";
 
 const columns = `id, external_id as "externalId", pipeline, pipeline_version as "pipelineVersion", user_id as "userId",
@@ -56,23 +56,6 @@ export const insertJob = async (tx: Tx, job: NewJob): Promise<boolean> => {
   );
   return rowCount > 0;
 };
-
-/**
- * First in the lock order: whoever changes a stage or an attempt of a job holds this row. Here and in the other locks of this
- * room "no key": a plain FOR UPDATE would make every insert of an event about the job wait, and the waker, which holds a stage
- * when it writes one, would wait for a cancel that waits for that stage.
- */
-export const lockJob = async (tx: Tx, id: string): Promise<JobRow | undefined> =>
-  (await tx.query<JobRow>(`select ${columns} from jobs where id = $1 for no key update`, [id])).rows[0];
-
-/** Locks what nobody else holds, in id order. */
-export const lockFreeJobs = async (tx: Tx, ids: readonly string[]): Promise<JobRow[]> =>
-  (
-    await tx.query<JobRow>(
-      `select ${columns} from jobs where id = any($1::text[]) order by id for no key update skip locked`,
-      [ids],
-    )
-  ).rows;
 
 /** By our id, or by the id that an older client chose. */
 export const readJob = async (tx: Tx, id: string): Promise<JobRow | undefined> =>
@@ -185,44 +168,9 @@ export const nextDeadlineMs = async (tx: Tx): Promise<number | undefined> =>
     )
   ).rows[0]?.ms ?? undefined;
 
-/** Moves the running sums; the ledger rows that explain the move are written by the same operation. */
-export const moveJobMoney = async (tx: Tx, id: string, heldBy: Micros, spentBy: Micros): Promise<void> => {
-  await tx.query(`update jobs set held_micros = held_micros + $2, spent_micros = spent_micros + $3 where id = $1`, [
-    id,
-    heldBy,
-    spentBy,
-  ]);
-};
-
-export const markJobStarted = async (tx: Tx, id: string): Promise<boolean> =>
-  (
-    await tx.query(
-      `update jobs set state = 'processing', started_at = coalesce(started_at, clock_timestamp()) where id = $1 and state = 'queued'`,
-      [id],
-    )
-  ).rowCount > 0;
-
-export const markJobFailure = async (tx: Tx, id: string, failure: FailureRecord): Promise<void> => {
-  await tx.query(`update jobs set failure = coalesce(failure, $2) where id = $1`, [id, JSON.stringify(failure)]);
-};
-
 export const requestJobCancel = async (tx: Tx, id: string): Promise<void> => {
   await tx.query(
     `update jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) where id = $1`,
     [id],
   );
-};
-
-/** Ends a job that has not ended; answers the row, or undefined when somebody ended it first. */
-export const endJob = async (tx: Tx, id: string, state: JobState): Promise<JobRow | undefined> =>
-  (
-    await tx.query<JobRow>(
-      `update jobs set state = $2, ended_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp())
-       where id = $1 and state in ('queued', 'processing') returning ${columns}`,
-      [id, state],
-    )
-  ).rows[0];
-
-export const setJobResult = async (tx: Tx, id: string, result: JsonObject): Promise<void> => {
-  await tx.query(`update jobs set result = $2 where id = $1`, [id, JSON.stringify(result)]);
 };

@@ -38,7 +38,11 @@ const jobColumns = `id, pipeline, user_id as "userId", complexity, state, estima
   (extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8 as "msToDeadline",
   cancel_requested_at as "cancelRequestedAt", failure, created_at as "createdAt", started_at as "startedAt", to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as now`;
 
-/** First in the lock order; waits for whoever holds one of them. */
+/**
+ * First in the lock order: whoever changes a stage or an attempt of a job holds its row. Waits for whoever holds one of them. Here and in
+ * the other locks of this room "no key": a plain FOR UPDATE would make every insert of an event about the job wait, and the waker,
+ * which holds a stage when it writes one, would wait for a cancel that waits for that stage.
+ */
 export const lockSheetJobs = async (tx: Tx, ids: readonly string[]): Promise<SheetJob[]> =>
   (
     await tx.query<SheetJob>(

@@ -1,11 +1,7 @@
-// What class a host is of (requirements 002: cpu, gpu) and what an hour on it costs. Both follow from what the host reports:
-// nobody assigns a class by hand, and a price is the host's own tag or that of the price table.
+// What an hour on a host costs: the host's own tag, or the price table for the cores and GPUs that a stage would hold there.
 import type { PriceTable } from "./pricing.ts";
 import type { HostRow } from "./records.ts";
 import { hasWorkingGpu } from "./room.ts";
-
-/** `gpu` hosts take every stage, and are kept free for those that a GPU is for; `cpu` hosts take what needs none. */
-export const hostClass = (host: HostRow): "cpu" | "gpu" => (hasWorkingGpu(host) ? "gpu" : "cpu");
 
 /** A tag like usd-per-hour-1.25: what the whole host costs. */
 const priceTag = /^usd-per-hour-(\d{1,4}(?:\.\d{1,4})?)$/;
